@@ -1,0 +1,219 @@
+//! What a sandbox is made of, before any call is known.
+//!
+//! A [`SandboxSpec`] holds nothing of any call, so that two calls with the same spec can be served by
+//! interchangeable sandboxes and its digest can key a pool. What belongs to one call travels in the
+//! [`Invocation`](crate::wire::Invocation).
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Where sandboxes come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum BackendKind {
+    /// A wasmtime store and instance inside the gateway's process.
+    Wasm,
+    /// A hardened Docker container.
+    Docker,
+}
+
+impl BackendKind {
+    /// The name used in `tool.yaml`, labels and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasm",
+            Self::Docker => "docker",
+        }
+    }
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A number of bytes. Written as `512`, `64Ki`, `256Mi`, `1Gi` (powers of 1024, as Kubernetes writes them).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteSize(pub u64);
+
+impl ByteSize {
+    /// `n` mebibytes.
+    pub const fn mebibytes(n: u64) -> Self {
+        Self(n << 20)
+    }
+}
+
+const BYTE_UNITS: [(&str, u64); 4] = [("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("", 1)];
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        BYTE_UNITS
+            .iter()
+            .find_map(|(unit, factor)| text.strip_suffix(unit).map(|digits| (digits, factor)))
+            .filter(|(digits, _)| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+            .and_then(|(digits, factor)| digits.parse::<u64>().ok()?.checked_mul(*factor))
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a size; write a whole number with Ki, Mi or Gi, such as 256Mi"))
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, factor) =
+            BYTE_UNITS.iter().find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0).unwrap_or(&("", 1));
+        write!(f, "{}{unit}", self.0 / factor)
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One place a tool may connect to: `host:port`, `[::1]:443` or `192.0.2.7:443`. Nothing is implied: no default
+/// port, no wildcard. A private, loopback or link-local address is reachable only if listed literally.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Destination {
+    /// A lower-case DNS name, or an IP address without brackets.
+    pub host: String,
+    /// The TCP port, never 0.
+    pub port: u16,
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a destination; write host:port, such as api.example.com:443");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse::<u16>().ok().filter(|p| *p != 0).ok_or_else(wrong)?;
+        let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?.to_string(),
+            None => host.to_ascii_lowercase(),
+        };
+        let is_address = host.parse::<std::net::IpAddr>().is_ok();
+        let is_name = !host.is_empty()
+            && host.len() <= 253
+            && host.split('.').all(|label| {
+                !label.is_empty()
+                    && label.len() <= 63
+                    && !label.starts_with('-')
+                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            });
+        (is_address || is_name).then_some(Self { host, port }).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+    }
+}
+
+impl Serialize for Destination {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Destination {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What runs in the sandbox, pinned to exactly one content.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A wasm core module (WASI preview 1) or component (WASI preview 2).
+    Module {
+        /// The file it is read from when it is not compiled yet.
+        path: PathBuf,
+        /// Lower-case hex SHA-256 of the file. A file that no longer has it is refused.
+        sha256: String,
+    },
+    /// A container image, by local id (`sha256:…`) or by digest (`name@sha256:…`); never by tag.
+    Image(
+        /// The pinned reference.
+        String,
+    ),
+}
+
+/// A host folder shown to the tool. Read-only: a sandbox leaves nothing behind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// Absolute path on the host; the operator's configuration must allow it.
+    pub source: PathBuf,
+    /// Absolute path inside the sandbox.
+    pub target: PathBuf,
+}
+
+/// Everything that must be known to start a sandbox, and nothing of any call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// What runs.
+    pub source: Source,
+    /// Memory ceiling of the whole sandbox.
+    pub memory: ByteSize,
+    /// CPU ceiling in thousandths of a core. The wasm backend bounds CPU by the deadline alone.
+    pub cpu_millis: u32,
+    /// Most processes and threads at once (containers).
+    pub pids: u32,
+    /// Size of the writable, memory-backed `/tmp` (containers); counts towards `memory`.
+    pub scratch: ByteSize,
+    /// Host folders shown read-only (containers).
+    pub mounts: Vec<Mount>,
+    /// The longest the sandbox may exist, whatever happens. A sandbox past it is anyone's to destroy.
+    pub life: Duration,
+}
+
+impl SandboxSpec {
+    /// Which backend the source needs.
+    pub const fn backend(&self) -> BackendKind {
+        match self.source {
+            Source::Module { .. } => BackendKind::Wasm,
+            Source::Image(_) => BackendKind::Docker,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_powers_of_1024_and_nothing_else() {
+        assert_eq!("256Mi".parse(), Ok(ByteSize(256 << 20)));
+        assert_eq!("7".parse(), Ok(ByteSize(7)));
+        for wrong in ["", "Mi", "1.5Gi", "-1Mi", "256MB", "99999999999Gi", " 1Mi"] {
+            assert!(wrong.parse::<ByteSize>().is_err(), "{wrong:?}");
+        }
+        assert_eq!(ByteSize(1536 << 10).to_string(), "1536Ki");
+    }
+
+    #[test]
+    fn a_destination_names_host_and_port() {
+        assert_eq!("API.example.com:443".parse::<Destination>().unwrap().to_string(), "api.example.com:443");
+        assert_eq!("[::1]:80".parse::<Destination>().unwrap().to_string(), "[::1]:80");
+        for wrong in ["example.com", "example.com:0", ":443", "a b:1", "::1:80", "*.example.com:443", "http://x:80", "x:65536", "-x:1"] {
+            assert!(wrong.parse::<Destination>().is_err(), "{wrong:?}");
+        }
+    }
+}

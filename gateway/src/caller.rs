@@ -1,0 +1,37 @@
+//! Who is calling. The doors hand in what the request carried; what comes out is a [`Caller`] or nothing.
+//!
+//! One seam: [`Authenticator::authenticate`]. Tokens, delegation and client certificates are further ways to the same `Caller`.
+
+mod keys;
+
+pub use keys::{AgentKey, KeyHasher};
+
+/// The authenticated party. Only this module makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    agent_id: String,
+    user: Option<String>,
+    actors: Vec<String>,
+}
+
+impl Caller {
+    /// The agent's registered name.
+    pub fn agent_id(&self) -> &str {
+        &self.agent_id
+    }
+
+    /// The user the agent acts for.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// The delegation chain between user and agent, outermost first.
+    pub fn actors(&self) -> &[String] {
+        &self.actors
+    }
+
+    /// Whether a call of `agent_id` for `user` is this caller's own.
+    pub fn owns(&self, agent_id: &str, user: Option<&str>) -> bool {
+        self.agent_id == agent_id && self.user() == user
+    }
+}

@@ -1,0 +1,22 @@
+//! The one value that policy, record and tool all see.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+/// Validated arguments with defaults filled in, serialized once.
+#[derive(Clone, PartialEq)]
+pub struct Arguments {
+    /// The JSON object.
+    pub value: Value,
+    /// Its serialization: what the tool reads on standard input.
+    pub bytes: Bytes,
+    /// The object with every `writeOnly` property replaced by `"[redacted]"`: for log, record, spans.
+    pub redacted: Value,
+}
+
+impl std::fmt::Debug for Arguments {
+    /// Shows the redacted form only.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.redacted.fmt(f)
+    }
+}

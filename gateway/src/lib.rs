@@ -1,0 +1,10 @@
+//! The trusted side of Mayfly: protocols, identity, policy, records.
+//!
+//! Where a call goes, in order: a door ([`http`]) hands it to [`gateway`], which reads top to bottom. Where it is authorized: [`policy`].
+
+pub mod call;
+pub mod caller;
+pub mod catalog;
+pub mod error;
+pub mod gateway;
+pub mod policy;
