@@ -1,6 +1,8 @@
-//! A tool as a caller sees it.
+//! Tools and spans as a caller sees them.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::catalog::Tool;
@@ -36,4 +38,23 @@ impl From<&Tool> for ToolView {
             output_schema: definition.output_schema.clone(),
         }
     }
+}
+
+/// One span of a call's trace, for a waterfall.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SpanView {
+    /// 16 hex digits.
+    pub span_id: String,
+    /// Its parent; `null` for the root.
+    pub parent_span_id: Option<String>,
+    /// Name.
+    pub name: String,
+    /// Microseconds after the root span began.
+    pub start_us: u64,
+    /// Length in microseconds.
+    pub duration_us: u64,
+    /// Whether it failed.
+    pub error: bool,
+    /// Attributes.
+    pub attributes: BTreeMap<String, Value>,
 }

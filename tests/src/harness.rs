@@ -85,6 +85,13 @@ impl Setup {
         self
     }
 
+    /// Adds policy data.
+    #[must_use]
+    pub fn data(self, data: &Value) -> Self {
+        std::fs::write(self.dir.path().join("policy/data.json"), data.to_string()).expect("the data");
+        self
+    }
+
     /// Adds a tool: `tool.yaml` and, for a wasm tool, its module as `.wat` text.
     #[must_use]
     pub fn tool(self, name: &str, yaml: &str, wat: Option<&str>) -> Self {
