@@ -7,4 +7,6 @@ pub mod caller;
 pub mod catalog;
 pub mod error;
 pub mod gateway;
+pub mod limits;
 pub mod policy;
+pub mod store;
