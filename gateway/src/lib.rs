@@ -8,5 +8,7 @@ pub mod catalog;
 pub mod document;
 pub mod error;
 pub mod gateway;
+pub mod limits;
 pub mod policy;
 pub mod units;
+pub mod store;
