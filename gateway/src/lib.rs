@@ -5,6 +5,8 @@
 pub mod call;
 pub mod caller;
 pub mod catalog;
+pub mod cli;
 pub mod error;
 pub mod gateway;
+pub mod http;
 pub mod policy;
