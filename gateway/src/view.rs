@@ -9,7 +9,7 @@ use crate::catalog::Tool;
 use crate::catalog::definition::Tier;
 
 /// What `GET /v1/tools` shows of a tool. What it runs on is not the agent's business.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ToolView {
     /// Name.
     pub name: String,
