@@ -85,7 +85,8 @@ def git(*arguments):
 
 def log_command(commit, path, since, limit):
     """The arguments of `git log`. `commit` is a full id by now; paths are behind `--`, and taken literally."""
-    dated = [f"--since={since}"] if since else []
+    # Of a bare date, git would take this hour of that day.
+    dated = [f"--since={since if 'T' in since else since + 'T00:00:00Z'}"] if since else []
     # Fields end with NUL, and so do commits (-z): neither names nor subjects can hold one.
     options = ["--no-decorate", "--no-ext-diff", "--no-show-signature", "--encoding=UTF-8", "--no-follow", "-z", "--format=%H%x00%an%x00%aI%x00%s"]
     return ["log", *options, f"--max-count={limit}", *dated, "--end-of-options", commit, "--", *([path] if path else [])]

@@ -77,6 +77,7 @@ class Repository(unittest.TestCase):
         self.assertEqual(self.subjects(path="--all"), [])
         self.assertEqual(self.subjects(path=":(top)f1"), [], "a path is a path, not a pattern")
         self.assertEqual(self.subjects(since="2026-01-02T00:00:00Z"), ["Subject 2", "Subject 1"])
+        self.assertEqual(self.subjects(since="2026-01-02"), ["Subject 2", "Subject 1"], "a date begins at midnight")
         result = self.ask(limit=2)
         self.assertEqual((result["count"], len(result["commits"]), result["truncated"]), (2, 2, True))
 
