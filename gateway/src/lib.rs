@@ -5,6 +5,8 @@
 pub mod call;
 pub mod caller;
 pub mod catalog;
+pub mod document;
 pub mod error;
 pub mod gateway;
 pub mod policy;
+pub mod units;
