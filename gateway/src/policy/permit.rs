@@ -32,6 +32,11 @@ impl Permit {
         &self.arguments
     }
 
+    /// Takes it apart, and ends it: what is done with the parts is done once.
+    pub fn spend(self) -> (Arc<Tool>, Arguments, Obligations) {
+        (self.tool, self.arguments, self.obligations)
+    }
+
     /// Under which obligations.
     pub const fn obligations(&self) -> &Obligations {
         &self.obligations
