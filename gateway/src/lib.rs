@@ -8,3 +8,4 @@ pub mod catalog;
 pub mod error;
 pub mod gateway;
 pub mod policy;
+pub mod telemetry;
