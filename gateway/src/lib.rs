@@ -26,3 +26,4 @@ pub mod telemetry;
 pub mod units;
 mod view;
 pub mod watch;
+pub mod telemetry;
