@@ -2,8 +2,12 @@
 //!
 //! One seam: [`Authenticator::authenticate`]. Tokens, delegation and client certificates are further ways to the same `Caller`.
 
+mod authenticator;
+mod error;
 mod keys;
 
+pub use authenticator::{Agent, Authenticator};
+pub use error::AgentError;
 pub use keys::{AgentKey, KeyHasher};
 
 /// The authenticated party. Only this module makes one.
@@ -33,5 +37,13 @@ impl Caller {
     /// Whether a call of `agent_id` for `user` is this caller's own.
     pub fn owns(&self, agent_id: &str, user: Option<&str>) -> bool {
         self.agent_id == agent_id && self.user() == user
+    }
+}
+
+#[cfg(test)]
+impl Caller {
+    /// A caller that no key stands behind, for tests of what comes after authentication.
+    pub(crate) fn fixture(agent_id: &str) -> Self {
+        Self { agent_id: agent_id.to_owned(), user: None, actors: Vec::new() }
     }
 }

@@ -5,6 +5,14 @@
 pub mod call;
 pub mod caller;
 pub mod catalog;
+pub mod document;
 pub mod error;
 pub mod gateway;
+pub mod limits;
+pub mod cli;
+pub mod error;
+pub mod gateway;
+pub mod http;
 pub mod policy;
+pub mod units;
+pub mod store;
