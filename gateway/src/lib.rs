@@ -2,11 +2,14 @@
 //!
 //! Where a call goes, in order: a door ([`http`]) hands it to [`gateway`], which reads top to bottom. Where it is authorized: [`policy`].
 
+pub mod build;
 pub mod call;
 pub mod caller;
 pub mod catalog;
+pub mod cli;
 pub mod document;
 pub mod error;
 pub mod gateway;
 pub mod policy;
+pub mod trial;
 pub mod units;
