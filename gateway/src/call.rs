@@ -80,7 +80,7 @@ impl CallState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct CallView {
     /// UUIDv7.
-    #[schema(value_type = String, format = Uuid)]
+    #[schema(value_type = String, format = "uuid")]
     pub id: CallId,
     /// The tool's name.
     pub tool: String,

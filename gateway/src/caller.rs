@@ -35,3 +35,11 @@ impl Caller {
         self.agent_id == agent_id && self.user() == user
     }
 }
+
+#[cfg(test)]
+impl Caller {
+    /// A caller that no key stands behind, for tests of what comes after authentication.
+    pub(crate) fn fixture(agent_id: &str) -> Self {
+        Self { agent_id: agent_id.to_owned(), user: None, actors: Vec::new() }
+    }
+}

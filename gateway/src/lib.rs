@@ -10,6 +10,7 @@ pub mod cli;
 pub mod document;
 pub mod error;
 pub mod gateway;
+pub mod http;
 pub mod policy;
 pub mod trial;
 pub mod units;
