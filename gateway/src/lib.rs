@@ -23,6 +23,7 @@ mod runner;
 pub mod serve;
 pub mod store;
 pub mod telemetry;
+pub mod trial;
 pub mod units;
 mod view;
 pub mod watch;
