@@ -27,4 +27,3 @@ pub mod trial;
 pub mod units;
 mod view;
 pub mod watch;
-pub mod telemetry;
