@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
 
 use crate::call::{CallEvent, CallId, CallRequest, CallState, CallView};
@@ -22,7 +23,7 @@ use crate::generation::Generation;
 use crate::inspect::{Inspected, Redactor, inspect};
 use crate::limits::Limits;
 use crate::live::{LiveCall, LiveCalls};
-use crate::policy::{Permit, Question};
+use crate::policy::{Decision, Permit, Question, Verdict};
 use crate::record::Record;
 use crate::runner::Runner;
 use crate::store::Store;
@@ -102,17 +103,19 @@ impl Gateway {
         record.arguments(call, &tool, &arguments);
 
         // 4. authorize
-        let question = Question { caller: &call.caller, tool: &tool, arguments, task_id: request.task_id.as_deref() };
+        let (caller, task_id, now) = (call.caller.clone(), request.task_id, OffsetDateTime::now_utc());
+        let question = Question { caller, tool: tool.clone(), arguments, task_id, now };
         let span = call.trace.span(span::AUTHORIZE);
-        let ruling = generation.policy.authorize(question).inspect_err(|error| {
+        let (decision, verdict) = generation.policy.authorize(question).map_err(|error| {
+            span.fail("policy could not decide");
             tracing::error!(call_id = %call.id, %error, "policy could not decide");
-        });
+            CallError::PolicyUnavailable
+        })?;
         drop(span);
-        let ruling = ruling.map_err(|_| CallError::PolicyUnavailable)?;
-        record.decision(call, ruling.decision());
+        record.decision(call, &decision);
 
         // 6. approve, 7. permit: only an allowing decision that demands nothing we cannot do gives one
-        let permit = ruling.permit()?;
+        let permit = granted(decision, verdict)?;
 
         // 8. admit: held until the outcome
         let _admission = self.limits.admit(&tool.definition.name, tool.definition.limits.concurrency)?;
@@ -270,6 +273,15 @@ impl Gateway {
             let _ = tokio::time::timeout(Duration::from_secs(15), self.tasks.wait()).await;
         }
         self.runner.drain(Duration::from_secs(10)).await;
+    }
+}
+
+fn granted(decision: Decision, verdict: Verdict) -> Result<Permit, CallError> {
+    match verdict {
+        Verdict::Permitted(permit) => Ok(permit),
+        Verdict::Denied => Err(CallError::Denied { reasons: decision.reasons }),
+        Verdict::ApprovalDemanded => Err(CallError::ApprovalUnavailable),
+        Verdict::Unenforceable(key) => Err(CallError::ObligationUnenforceable(key)),
     }
 }
 
