@@ -5,8 +5,11 @@
 pub mod call;
 pub mod caller;
 pub mod catalog;
+pub mod cli;
+pub mod config;
 pub mod document;
 pub mod error;
 pub mod gateway;
 pub mod policy;
 pub mod units;
+pub mod watch;
