@@ -72,6 +72,17 @@ impl Document {
         Ok((document, problems))
     }
 
+    /// A file that says nothing; `file` is what problems name.
+    pub fn empty(file: &Path) -> Self {
+        Self { file: file.to_owned(), value: Value::Null, lines: HashMap::new() }
+    }
+
+    /// The same file with another value.
+    #[must_use]
+    pub fn with(&self, value: Value) -> Self {
+        Self { value, ..self.clone() }
+    }
+
     /// The line of what `pointer` names, or of the nearest thing around it.
     pub fn line(&self, pointer: &str) -> u64 {
         let mut pointer = pointer;

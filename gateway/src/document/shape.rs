@@ -124,7 +124,9 @@ fn accepted(subschema: &Value) -> String {
     if parts.is_empty() {
         parts.extend(text("type"));
     }
-    if let (Some(least), Some(most)) = (subschema.get("minimum"), subschema.get("maximum")) {
+    if let (Some(least), Some(most)) = (subschema.get("minimum"), subschema.get("maximum"))
+        && least != most
+    {
         parts.push(format!("{least} to {most}"));
     }
     parts.join(" ").trim_end_matches('.').to_owned()
@@ -134,6 +136,7 @@ fn accepted(subschema: &Value) -> String {
 fn brief(value: &Value) -> String {
     match value {
         Value::Object(_) => "a map".to_owned(),
+        Value::Array(items) if items.is_empty() => "an empty list".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         Value::Null => "empty".to_owned(),
         Value::String(text) if text.chars().count() > 60 => format!("`{}...`", text.chars().take(60).collect::<String>()),
