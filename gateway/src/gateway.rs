@@ -44,7 +44,7 @@ impl Ticket {
 }
 
 /// A tool as a caller sees it.
-#[derive(Debug, Clone, Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct ToolView {
     /// Name.
     pub name: String,
