@@ -116,3 +116,100 @@ pub fn tool_folders(folders: &[PathBuf], problems: &mut Vec<Problem>) -> Vec<Pat
     }
     found
 }
+
+#[cfg(test)]
+pub(crate) mod fixture;
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::SCALE;
+    use super::*;
+
+    fn put(root: &Path, folder: &str, yaml: &str) {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+        std::fs::write(root.join(folder).join("tool.yaml"), yaml).unwrap();
+    }
+
+    fn load(root: &Path) -> Result<Catalog, CatalogError> {
+        Catalog::load(&[root.to_owned()], &[])
+    }
+
+    #[test]
+    fn every_folder_with_a_definition_is_a_tool_even_one_that_cannot_run_here() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "a", SCALE);
+        put(root.path(), "b", &SCALE.replace("k8s_scale", "other"));
+        put(root.path(), ".hidden", "nonsense");
+        std::fs::create_dir(root.path().join("gateway")).unwrap();
+        let catalog = load(root.path()).unwrap();
+        assert_eq!(catalog.iter().map(|t| t.definition.name.as_str()).collect::<Vec<_>>(), ["k8s_scale", "other"]);
+        assert!(catalog.get("other").unwrap().spec.is_err());
+        assert!(catalog.get("none").is_none());
+    }
+
+    #[test]
+    fn one_bad_definition_refuses_all_and_all_mistakes_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "a", SCALE);
+        put(root.path(), "b", &SCALE.replace("tier: free", "tier: fre"));
+        put(root.path(), "c", "[");
+        put(root.path(), "d", SCALE);
+        let error = load(root.path()).unwrap_err();
+        let told = error.to_string();
+        assert_eq!(error.problems.len(), 3, "{told}");
+        for part in ["b/tool.yaml:5: tier", "c/tool.yaml", "d/tool.yaml: name is `k8s_scale`, the name of the tool in"] {
+            assert!(told.contains(part), "{part} in {told}");
+        }
+        assert!(load(&root.path().join("missing")).unwrap_err().to_string().contains("cannot be read"));
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_content() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "a", SCALE);
+        let first = load(root.path()).unwrap();
+        assert_eq!(first.digest(), load(root.path()).unwrap().digest());
+        put(root.path(), "a", &SCALE.replace("30s", "31s"));
+        assert_ne!(first.digest(), load(root.path()).unwrap().digest());
+    }
+
+    #[test]
+    fn mounts_are_what_the_operator_allows_and_nothing_behind_a_link() {
+        let root = tempfile::tempdir().unwrap();
+        let (inside, outside) = (root.path().join("inside"), root.path().join("outside"));
+        std::fs::create_dir_all(inside.join("repo")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
+        let tools = root.path().join("tools");
+        let with = |source: &str| {
+            let mount = format!("  mounts: [{{source: {source}, target: /repo}}]\n");
+            put(&tools, "a", &(SCALE.replace("scale:dev", &format!("s@sha256:{}", "a".repeat(64))) + &mount));
+            Catalog::load(std::slice::from_ref(&tools), std::slice::from_ref(&inside))
+        };
+        let at = |path: PathBuf| path.display().to_string();
+        assert!(with(&at(inside.join("repo"))).unwrap().get("k8s_scale").unwrap().spec.is_ok());
+        assert!(with(&at(inside.join("gone"))).unwrap().get("k8s_scale").unwrap().spec.is_err());
+        for refused in [
+            at(outside.clone()),
+            at(inside.join("link")),
+            at(inside.join("../outside")),
+            "/".to_owned(),
+            at(root.path().join("inside2")),
+        ] {
+            assert!(with(&refused).unwrap_err().to_string().contains("does not allow"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_core_module_cannot_list_a_network() {
+        let root = tempfile::tempdir().unwrap();
+        let yaml =
+            SCALE.replace("backend: docker\n  image: scale:dev", "backend: wasm\n  module: m.wasm\n  network: [example.com:443]");
+        put(root.path(), "a", &yaml);
+        assert!(load(root.path()).unwrap().get("k8s_scale").unwrap().spec.is_err(), "not built yet");
+        std::fs::write(root.path().join("a/m.wasm"), b"\0asm\x01\0\0\0").unwrap();
+        assert!(load(root.path()).unwrap_err().to_string().contains("core module"));
+        std::fs::write(root.path().join("a/m.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
+        assert!(load(root.path()).unwrap().get("k8s_scale").unwrap().spec.is_ok());
+    }
+}

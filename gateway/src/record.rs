@@ -1,0 +1,186 @@
+//! What is known of one call, gathered step by step, and written out four ways: intent, outcome, log line, view.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use crate::call::{CallRequest, CallState, CallView};
+use crate::catalog::{Arguments, Tool};
+use crate::error::CallError;
+use crate::generation::{Absence, Generation};
+use crate::inspect::Inspected;
+use crate::live::LiveCall;
+use crate::policy::Decision;
+use crate::store::{Intent, Outcome};
+use crate::telemetry::names;
+
+/// The record of one call in the making.
+pub struct Record {
+    arrived: Instant,
+    intent: Intent,
+    /// The tool, once it is resolved.
+    pub tool: Option<Arc<Tool>>,
+    /// What policy was asked about.
+    pub action: Option<String>,
+    /// What policy was asked about.
+    pub resource: Option<String>,
+    /// What policy said.
+    pub decision: Option<Decision>,
+    hidden: bool,
+    committed: bool,
+}
+
+impl Record {
+    /// Starts with what the request says.
+    pub fn new(call: &LiveCall, request: &CallRequest, arrived: Instant) -> Self {
+        let intent = Intent {
+            call_id: call.id,
+            agent_id: call.caller.agent_id().to_owned(),
+            user: call.caller.user().map(str::to_owned),
+            task_id: request.task_id.clone(),
+            tool: request.tool.clone(),
+            version: request.version.clone().unwrap_or_default(),
+            tier: String::new(),
+            tool_digest: String::new(),
+            generation: String::new(),
+            decision_id: None,
+            trace_id: call.trace.trace_id(),
+            arguments: String::new(),
+            arguments_sha256: String::new(),
+            reason: request.reason.clone(),
+            created_at: OffsetDateTime::now_utc(),
+            delivered: false,
+        };
+        let (tool, action, resource, decision) = (None, None, None, None);
+        Self { arrived, intent, tool, action, resource, decision, hidden: false, committed: false }
+    }
+
+    /// Under which generation it is decided.
+    pub fn generation(&mut self, generation: &Generation) {
+        self.intent.generation.clone_from(&generation.digest);
+    }
+
+    /// Keeps the true reason of an absence and gives back the error to show.
+    pub fn hidden(&mut self, (shown, absence): (CallError, Option<Absence>)) -> CallError {
+        self.hidden = absence == Some(Absence::Hidden);
+        shown
+    }
+
+    /// Which tool it is for.
+    pub fn tool(&mut self, call: &LiveCall, tool: &Arc<Tool>) {
+        let definition = &tool.definition;
+        self.intent.version.clone_from(&definition.version);
+        self.intent.tier = definition.tier.as_str().to_owned();
+        self.intent.tool_digest.clone_from(&tool.digest);
+        self.tool = Some(tool.clone());
+        call.amend(|view| view.version.clone_from(&definition.version));
+        call.trace.set(names::TOOL_VERSION, definition.version.clone());
+    }
+
+    /// With which arguments: their redacted form, and the digest of the one value that everybody sees.
+    pub fn arguments(&mut self, call: &LiveCall, tool: &Tool, arguments: &Arguments) {
+        self.action = Some(tool.action(arguments).to_owned());
+        self.resource = Some(tool.resource(arguments).to_owned());
+        self.intent.arguments = arguments.redacted.to_string();
+        self.intent.arguments_sha256 = hex::encode(Sha256::digest(&arguments.bytes));
+        call.trace.set(names::ACTION, tool.action(arguments).to_owned());
+        call.trace.set(names::RESOURCE, tool.resource(arguments).to_owned());
+        call.trace.set(names::ARGUMENTS, mayfly_executor::wire::clip(&self.intent.arguments).to_owned());
+    }
+
+    /// What policy said.
+    pub fn decision(&mut self, call: &LiveCall, decision: &Decision) {
+        let id = decision.id.to_string();
+        call.amend(|view| view.decision_id = Some(id.clone()));
+        call.trace.set(names::DECISION_ID, id.clone());
+        call.trace.set(names::ALLOW, decision.allow);
+        self.intent.decision_id = Some(id);
+        self.decision = Some(decision.clone());
+    }
+
+    /// The row to commit. `delivered` says that commit and delivery are one moment (in-process sandboxes).
+    pub fn intent(&self, delivered: bool) -> Intent {
+        Intent { delivered, ..self.intent.clone() }
+    }
+
+    /// The intent is durable.
+    pub const fn committed(&mut self) {
+        self.committed = true;
+    }
+
+    /// Whether the intent is durable.
+    pub const fn is_committed(&self) -> bool {
+        self.committed
+    }
+
+    /// What was asked for, for the log line.
+    pub const fn asked(&self) -> &Intent {
+        &self.intent
+    }
+
+    /// The true status: a hidden tool counts as refused, whatever the wire showed.
+    pub fn true_status(&self, end: &Result<Inspected, CallError>) -> u16 {
+        match end {
+            _ if self.hidden => 403,
+            Ok(_) => 200,
+            Err(error) => error.face().status,
+        }
+    }
+
+    /// From arrival until now.
+    pub fn elapsed(&self) -> Duration {
+        self.arrived.elapsed()
+    }
+
+    /// The one outcome.
+    pub fn outcome(&self, call: &LiveCall, end: &Result<Inspected, CallError>) -> Outcome {
+        let (state, is_error, problem) = match end {
+            Ok(inspected) if inspected.is_error => (CallState::Failed, true, None),
+            Ok(_) => (CallState::Succeeded, false, None),
+            Err(error) => (error.face().state, true, Some(error.face().slug.to_owned())),
+        };
+        let may_have_run = match end {
+            Ok(_) | Err(CallError::TimedOut(_) | CallError::OutputRejected(_)) => true,
+            Err(CallError::Canceled { may_have_run } | CallError::Interrupted { may_have_run }) => *may_have_run,
+            Err(_) => false,
+        };
+        Outcome {
+            call_id: call.id,
+            state,
+            is_error,
+            result: end.as_ref().ok().map(|inspected| inspected.result.to_string()),
+            problem,
+            detail: self.detail(end),
+            may_have_run: Some(may_have_run),
+            exit: end.as_ref().ok().map(|inspected| inspected.exit.clone()),
+            duration_ms: self.elapsed().as_secs_f64() * 1e3,
+            finished_at: OffsetDateTime::now_utc(),
+        }
+    }
+
+    /// The true reason, also of what is shown as something else.
+    fn detail(&self, end: &Result<Inspected, CallError>) -> Option<String> {
+        let error = end.as_ref().err()?;
+        let absence = if self.hidden { " (it exists, and is hidden from this caller)" } else { "" };
+        let reasons = match error {
+            CallError::Denied { reasons } if reasons.len() > 1 => format!("; also: {}", reasons[1..].join("; ")),
+            CallError::InvalidArguments { violations, .. } => {
+                violations.iter().map(|v| format!("; {}: {}", v.pointer, v.detail)).collect()
+            }
+            _ => String::new(),
+        };
+        Some(format!("{error}{absence}{reasons}"))
+    }
+
+    /// The call as every door shows it from now on.
+    pub fn view(&self, call: &LiveCall, outcome: &Outcome, end: &Result<Inspected, CallError>) -> CallView {
+        let mut view = call.view();
+        view.state = end.as_ref().err().map_or(outcome.state, |error| error.face().state);
+        view.is_error = Some(outcome.is_error || end.is_err());
+        view.result = end.as_ref().ok().map(|inspected| inspected.result.clone());
+        view.duration_ms = Some(outcome.duration_ms);
+        view
+    }
+}
