@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+use mayfly_executor::wire;
+
 use crate::call::{CallRequest, CallState, CallView};
 use crate::catalog::{Arguments, Tool};
 use crate::error::CallError;
@@ -22,10 +24,8 @@ pub struct Record {
     intent: Intent,
     /// The tool, once it is resolved.
     pub tool: Option<Arc<Tool>>,
-    /// What policy was asked about.
-    pub action: Option<String>,
-    /// What policy was asked about.
-    pub resource: Option<String>,
+    /// The arguments, once they are valid.
+    pub arguments: Option<Arguments>,
     /// What policy said.
     pub decision: Option<Decision>,
     hidden: bool,
@@ -42,9 +42,9 @@ impl Record {
             task_id: request.task_id.clone(),
             tool: request.tool.clone(),
             version: request.version.clone().unwrap_or_default(),
-            tier: String::new(),
-            tool_digest: String::new(),
-            generation: String::new(),
+            tier: None,
+            tool_digest: None,
+            generation: None,
             decision_id: None,
             trace_id: call.trace.trace_id(),
             arguments: String::new(),
@@ -53,13 +53,12 @@ impl Record {
             created_at: OffsetDateTime::now_utc(),
             delivered: false,
         };
-        let (tool, action, resource, decision) = (None, None, None, None);
-        Self { arrived, intent, tool, action, resource, decision, hidden: false, committed: false }
+        Self { arrived, intent, tool: None, arguments: None, decision: None, hidden: false, committed: false }
     }
 
     /// Under which generation it is decided.
     pub fn generation(&mut self, generation: &Generation) {
-        self.intent.generation.clone_from(&generation.digest);
+        self.intent.generation = Some(generation.digest.clone());
     }
 
     /// Keeps the true reason of an absence and gives back the error to show.
@@ -72,22 +71,24 @@ impl Record {
     pub fn tool(&mut self, call: &LiveCall, tool: &Arc<Tool>) {
         let definition = &tool.definition;
         self.intent.version.clone_from(&definition.version);
-        self.intent.tier = definition.tier.as_str().to_owned();
-        self.intent.tool_digest.clone_from(&tool.digest);
+        self.intent.tier = Some(definition.tier);
+        self.intent.tool_digest = Some(tool.digest.clone());
         self.tool = Some(tool.clone());
         call.amend(|view| view.version.clone_from(&definition.version));
         call.trace.set(names::TOOL_VERSION, definition.version.clone());
     }
 
-    /// With which arguments: their redacted form, and the digest of the one value that everybody sees.
+    /// With which arguments: the redacted form, and the digest of the one value that everybody sees.
     pub fn arguments(&mut self, call: &LiveCall, tool: &Tool, arguments: &Arguments) {
-        self.action = Some(tool.action(arguments).to_owned());
-        self.resource = Some(tool.resource(arguments).to_owned());
+        self.arguments = Some(arguments.clone());
         self.intent.arguments = arguments.redacted.to_string();
         self.intent.arguments_sha256 = hex::encode(Sha256::digest(&arguments.bytes));
-        call.trace.set(names::ACTION, tool.action(arguments).to_owned());
-        call.trace.set(names::RESOURCE, tool.resource(arguments).to_owned());
-        call.trace.set(names::ARGUMENTS, mayfly_executor::wire::clip(&self.intent.arguments).to_owned());
+        for (name, class) in [(names::ACTION, tool.action(arguments)), (names::RESOURCE, tool.resource(arguments))] {
+            if let Ok(class) = class {
+                call.trace.set(name, class.to_owned());
+            }
+        }
+        call.trace.set(names::GEN_AI_TOOL_CALL_ARGUMENTS, wire::clip(&self.intent.arguments).to_owned());
     }
 
     /// What policy said.
@@ -95,7 +96,7 @@ impl Record {
         let id = decision.id.to_string();
         call.amend(|view| view.decision_id = Some(id.clone()));
         call.trace.set(names::DECISION_ID, id.clone());
-        call.trace.set(names::ALLOW, decision.allow);
+        call.trace.set(names::DECISION_ALLOW, decision.allow);
         self.intent.decision_id = Some(id);
         self.decision = Some(decision.clone());
     }

@@ -139,7 +139,7 @@ struct CallHost<'a> {
 
 impl<'a> CallHost<'a> {
     fn new(runner: &'a Runner, call: &'a LiveCall, redactor: &'a Redactor, expose_logs: bool, backend: BackendKind) -> Self {
-        let run = call.trace.span(names::TOOL_RUN);
+        let run = call.trace.span(names::span::TOOL_RUN);
         Self { runner, call, redactor, expose_logs, backend, run, start: Mutex::new(None) }
     }
 
@@ -152,7 +152,7 @@ impl<'a> CallHost<'a> {
     }
 
     fn starting(&self, id: SandboxId) {
-        let span = self.call.trace.span(names::SANDBOX_START);
+        let span = self.call.trace.span(names::span::SANDBOX_START);
         span.set(names::SANDBOX_ID, id.to_string());
         span.set(names::BACKEND, self.backend.as_str());
         *self.start.lock() = Some((span, std::time::Instant::now()));

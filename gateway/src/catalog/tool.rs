@@ -1,6 +1,7 @@
 //! A tool that passed the check.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -123,8 +124,8 @@ impl Tool {
         if bytes.len() > ARGUMENTS_MOST {
             return Err(whole(format!("must not be longer than {ARGUMENTS_MOST} bytes with their defaults")));
         }
-        let redacted = schema::redacted(root, &value);
-        Ok(Arguments { value, bytes: Bytes::from(bytes), redacted })
+        let redacted = Arc::new(schema::redacted(root, &value));
+        Ok(Arguments { value: Arc::new(value), bytes: Bytes::from(bytes), redacted })
     }
 
     /// The verb that policy reasons about.
