@@ -15,7 +15,7 @@ use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
 pub use problem::{Problem, Severity};
-pub use shape::{NotYet, Shape, schema_of};
+pub use shape::{Format, NotYet, Shape, schema_of};
 
 /// The most bytes such a file may have.
 pub const MAX_BYTES: u64 = 1 << 20;

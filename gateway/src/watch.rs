@@ -77,7 +77,7 @@ fn watch_every(paths: Vec<PathBuf>, recheck: Duration) -> std::io::Result<Watch>
     let watcher = watcher
         .map_err(|error| tracing::warn!(%error, "no notifications of changed files: looking every {recheck:?} instead"))
         .ok();
-    let mut watching = Watching { paths, watcher, watched: BTreeSet::new() };
+    let mut watching = Watching { paths, watcher, watched: BTreeSet::new(), warned: false };
     let now = watching.look();
     std::thread::Builder::new().name("watch".to_owned()).spawn(move || run(&mut watching, now, &woken, &tell, recheck))?;
     Ok(Watch { changes, wake })
@@ -116,6 +116,7 @@ struct Watching {
     paths: Vec<PathBuf>,
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
+    warned: bool,
 }
 
 impl Watching {
@@ -132,6 +133,10 @@ impl Watching {
                     .map(|p| if p.as_os_str().is_empty() { PathBuf::from(".") } else { p.to_owned() }),
             );
             take(path, 0, &mut left, &mut hash, &mut folders);
+        }
+        if left == 0 && !self.warned {
+            self.warned = true;
+            tracing::warn!("more than {MOST} files and folders: changes beyond those are not noticed; watch smaller folders");
         }
         if let Some(watcher) = &mut self.watcher {
             for gone in self.watched.difference(&folders) {
@@ -257,6 +262,36 @@ mod tests {
         fs::write(folder.path().join("target/x"), "1").unwrap();
         let _ = fs::read(folder.path().join("a")).unwrap();
         assert!(stays_quiet(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_does_not_end_is_told_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = by_notification(folder.path());
+        let file = folder.path().join("busy");
+        let writes = tokio::spawn(async move {
+            for i in 0_u32.. {
+                fs::write(&file, i.to_string()).unwrap();
+                tokio::time::sleep(Duration::from_millis(40)).await;
+            }
+        });
+        assert!(tells(&mut watch).await);
+        assert!(!writes.is_finished());
+        writes.abort();
+    }
+
+    #[test]
+    fn depth_and_number_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join(["d"; DEEPEST + 3].join("/"));
+        fs::create_dir_all(&deep).unwrap();
+        let look = |mut left: usize| {
+            let mut folders = BTreeSet::new();
+            take(folder.path(), 0, &mut left, &mut DefaultHasher::new(), &mut folders);
+            folders.len()
+        };
+        assert_eq!(look(MOST), DEEPEST + 1);
+        assert_eq!(look(3), 3);
     }
 
     #[tokio::test]
