@@ -2,8 +2,12 @@
 //!
 //! One seam: [`Authenticator::authenticate`]. Tokens, delegation and client certificates are further ways to the same `Caller`.
 
+mod authenticator;
+mod error;
 mod keys;
 
+pub use authenticator::{Agent, Authenticator};
+pub use error::AgentError;
 pub use keys::{AgentKey, KeyHasher};
 
 /// The authenticated party. Only this module makes one.
