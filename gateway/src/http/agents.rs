@@ -77,9 +77,9 @@ pub fn layers(router: Router, authenticator: Arc<dyn Authenticate>) -> Router {
         .method_not_allowed_fallback(async || CallError::MethodNotAllowed)
         // Around the fallbacks too: a stranger does not learn which paths there are.
         .layer(from_fn_with_state(authenticator, authentication::require))
-        .layer(map_response(forbid_storing))
-        // Outermost: what panics inside any layer still gets an answer.
+        // Around authentication: what panics there gets an answer, too.
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(map_response(forbid_storing))
 }
 
 async fn forbid_storing(mut response: Response) -> Response {
