@@ -22,6 +22,11 @@ use thiserror::Error;
 
 use crate::catalog::definition::Definition;
 
+/// The static executor that an image would get without building one; `None` where one has to be built.
+pub fn executor_at_hand() -> Option<PathBuf> {
+    executor::at_hand()
+}
+
 /// What a build may be told. The default is right inside a checkout.
 #[derive(Debug, Clone, Default)]
 pub struct BuildOptions {

@@ -24,6 +24,19 @@ pub(super) async fn find_or_build(dir: &Path, options: &BuildOptions, progress: 
     build(&checkout, progress).await
 }
 
+/// The one beside this program, or the one that an earlier build left in the checkout around the working folder.
+pub(super) fn at_hand() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok().map(|program| program.with_file_name(NAME));
+    let made = std::env::current_dir().ok().and_then(|dir| Checkout::around(&dir)).map(|checkout| built(&checkout));
+    let is_static = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| linkage(&bytes) == Some(Linkage::Static));
+    beside.into_iter().chain(made).find(is_static)
+}
+
+fn built(checkout: &Checkout) -> PathBuf {
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    checkout.target_dir().join(target).join("executor").join(NAME)
+}
+
 async fn build(checkout: &Checkout, progress: Progress<'_>) -> Result<PathBuf, BuildError> {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     toolchain::ensure_target(checkout.root(), &target, progress).await?;
@@ -45,7 +58,7 @@ async fn build(checkout: &Checkout, progress: Progress<'_>) -> Result<PathBuf, B
         &folder,
     ];
     process::run("cargo", &arguments, checkout.root(), progress).await?;
-    let made = target_dir.join(&target).join("executor").join(NAME);
+    let made = built(checkout);
     require_static(&made).await.map(|()| made)
 }
 
