@@ -82,8 +82,9 @@ pub(super) fn build(folder: &Path, entrypoint: &str) -> Option<Built> {
     let output = Command::new("opa")
         .args(["build", "--target", "wasm", "--ignore", "*_test.rego", "--entrypoint", entrypoint, "--output"])
         .arg(built.path())
-        .arg("--bundle")
-        .arg(folder)
+        // From within: from elsewhere, opa puts data of a path with `..` in it under the names of its folders.
+        .args(["--bundle", "."])
+        .current_dir(folder)
         .output()
         .expect("`opa` is not on the PATH; install it, or set MAYFLY_TEST_SKIP_OPA=1 to leave compiled policies untested");
     assert!(output.status.success(), "opa build: {}", String::from_utf8_lossy(&output.stderr));
