@@ -7,6 +7,7 @@
 
 pub mod error;
 pub mod frame;
+#[cfg(target_os = "linux")]
 pub mod pid1;
 pub mod seal;
 pub mod spec;

@@ -223,7 +223,13 @@ pub enum FromExecutor {
         /// The line.
         line: String,
     },
-    /// The end. Nothing of the call runs any more.
+    /// A piece of standard output, in order. Streamed, so that neither a frame nor the executor's memory bounds the output; the
+    /// receiver puts the pieces together in [`Report::stdout`].
+    Output {
+        /// The bytes.
+        chunk: Bytes,
+    },
+    /// The end. Nothing of the call runs any more. Its `stdout` is empty: it went ahead in `Output` frames.
     Report(Report),
     /// Sign of life.
     Ping,

@@ -80,7 +80,7 @@ impl CallState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct CallView {
     /// UUIDv7.
-    #[schema(value_type = String, format = Uuid)]
+    #[schema(value_type = String, format = "uuid")]
     pub id: CallId,
     /// The tool's name.
     pub tool: String,
@@ -102,7 +102,7 @@ pub struct CallView {
     pub duration_ms: Option<f64>,
     /// Arrival.
     #[serde(with = "time::serde::rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = String, format = "date-time")]
     pub created_at: OffsetDateTime,
 }
 

@@ -2,8 +2,12 @@
 //!
 //! One seam: [`Authenticator::authenticate`]. Tokens, delegation and client certificates are further ways to the same `Caller`.
 
+mod authenticator;
+mod error;
 mod keys;
 
+pub use authenticator::{Agent, Authenticator};
+pub use error::AgentError;
 pub use keys::{AgentKey, KeyHasher};
 
 /// The authenticated party. Only this module makes one.
@@ -43,5 +47,13 @@ impl Caller {
             user: user.map(str::to_owned),
             actors: actors.iter().map(|actor| (*actor).to_owned()).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+impl Caller {
+    /// A caller that no key stands behind, for tests of what comes after authentication.
+    pub(crate) fn fixture(agent_id: &str) -> Self {
+        Self { agent_id: agent_id.to_owned(), user: None, actors: Vec::new() }
     }
 }

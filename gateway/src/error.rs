@@ -10,10 +10,10 @@ use thiserror::Error;
 
 use crate::call::CallState;
 
-/// A mistake in the arguments.
+/// A mistake in the arguments, or in the request around them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Violation {
-    /// JSON Pointer (RFC 6901) into the arguments; empty for the whole.
+    /// JSON Pointer (RFC 6901) into the arguments (of an invalid request: into its body); empty for the whole.
     pub pointer: String,
     /// What is wrong there and what is accepted. Never the value itself.
     pub detail: String,
@@ -30,7 +30,7 @@ pub enum CallError {
     #[error("this agent is suspended; an operator can lift it with `mayfly agent resume`")]
     AgentSuspended,
     /// Too many requests from this caller.
-    #[error("too many requests; try again in {} s", .retry_after.as_secs().max(1))]
+    #[error("too many requests; try again in {} s", .retry_after.as_secs_f64().ceil().max(1.0))]
     RateLimited {
         /// When it makes sense to come back.
         retry_after: Duration,
@@ -44,6 +44,9 @@ pub enum CallError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The body came too slowly.
+    #[error("the body did not arrive within {} s; send it again, faster", .0.as_secs())]
+    BodyTimeout(Duration),
     /// The body is not JSON by its content type.
     #[error("send the body as `Content-Type: application/json`")]
     UnsupportedMediaType,
@@ -67,6 +70,12 @@ pub enum CallError {
     /// The path exists for other methods.
     #[error("this path does not take this method; `GET /openapi.json` describes what it takes")]
     MethodNotAllowed,
+    /// The body is JSON, but not what this path takes.
+    #[error("the body is not what this path takes; `GET /openapi.json` describes it")]
+    InvalidRequest {
+        /// Every mistake found; the pointers lead into the body.
+        violations: Vec<Violation>,
+    },
     /// The arguments do not fit the tool's schema.
     #[error("the arguments do not fit the input schema of `{tool}`; `GET /v1/tools/{tool}` shows it")]
     InvalidArguments {
@@ -156,12 +165,14 @@ impl CallError {
             Self::RateLimited { .. } => (429, "rate-limited", "Too many requests", Denied),
             Self::BadRequest(_) => (400, "bad-request", "Malformed request", Denied),
             Self::TooLarge { .. } => (413, "too-large", "Body too large", Denied),
+            Self::BodyTimeout(_) => (408, "body-timeout", "Body came too slowly", Denied),
             Self::UnsupportedMediaType => (415, "unsupported-media-type", "Unsupported media type", Denied),
             Self::UnknownTool(_) => (404, "unknown-tool", "No such tool", Denied),
             Self::UnknownVersion { .. } => (404, "unknown-version", "No such version", Denied),
             Self::UnknownCall => (404, "unknown-call", "No such call", Denied),
             Self::UnknownPath => (404, "unknown-path", "Nothing here", Denied),
             Self::MethodNotAllowed => (405, "method-not-allowed", "Method not allowed", Denied),
+            Self::InvalidRequest { .. } => (422, "invalid-request", "Invalid request", Denied),
             Self::InvalidArguments { .. } => (422, "invalid-arguments", "Invalid arguments", Denied),
             Self::Denied { .. } => (403, "denied", "Denied by policy", Denied),
             Self::PolicyUnavailable => (500, "policy-unavailable", "Policy could not decide", Denied),

@@ -1,129 +1,292 @@
 //! The life of a call, from top to bottom.
+//!
+//! [`Gateway::submit`] gives every call a task of its own; [`Gateway::life`] is that task's pipeline, one step after the other,
+//! and [`Gateway::conclude`] is the one exit: whatever happened, denials included, one outcome is recorded with its true reason.
+//!
+//! # Guarantees
+//! - Nothing is delivered to a sandbox before the call's intent is durable, and nothing runs without a [`Permit`].
+//! - A call has exactly one outcome, durable before anyone hears of it.
+//! - A caller that goes away cancels its call, and cannot cut between start and teardown: the task is ours.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use futures_util::stream::BoxStream;
-use serde::Serialize;
+use arc_swap::ArcSwap;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use time::OffsetDateTime;
+use tokio_util::task::TaskTracker;
 
-use crate::call::{CallEvent, CallId, CallRequest, CallView};
-use crate::caller::Caller;
+use crate::call::{CallEvent, CallId, CallRequest, CallState, CallView};
+use crate::caller::{Authenticator, Caller};
 use crate::error::CallError;
+use crate::generation::Generation;
+use crate::inspect::{Inspected, Redactor, inspect};
+use crate::limits::Limits;
+use crate::live::{LiveCall, LiveCalls};
+use crate::policy::{Decision, Permit, Question, Verdict};
+use crate::record::Record;
+use crate::runner::Runner;
+use crate::store::Store;
+use crate::telemetry::Telemetry;
+use crate::telemetry::names::span;
 
-/// Everything the doors need; shared as `Arc`.
-pub struct Gateway {}
+pub use crate::live::{CallFailure, Ticket};
+pub use crate::view::{SpanView, ToolView};
 
-/// A call that was refused, or that ended without a result.
-#[derive(Debug, Clone)]
-pub struct CallFailure {
-    /// Why.
-    pub error: CallError,
-    /// The call's id: also refused calls have one, and a record.
-    pub id: CallId,
-    /// Its trace.
-    pub trace_id: String,
-    /// The decision, where there was one.
-    pub decision_id: Option<String>,
-}
-
-/// A call on its way. Dropping it cancels the call unless [`detach`](Ticket::detach)ed.
-pub struct Ticket {}
-
-impl Ticket {
-    /// The call as it stands.
-    pub fn view(&self) -> CallView {
-        todo!()
-    }
-    /// Waits for the outcome. Cancel-safe: may be given up and called again.
-    pub async fn outcome(&mut self) -> Result<CallView, CallFailure> {
-        todo!()
-    }
-    /// Lets the call go on without anyone waiting for it (`respond-async`, or past the preferred wait).
-    pub fn detach(self) {
-        todo!()
-    }
-}
-
-/// A tool as a caller sees it.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct ToolView {
-    /// Name.
-    pub name: String,
-    /// Version.
-    pub version: String,
-    /// What it does.
-    pub description: String,
-    /// Its tier.
-    pub tier: crate::catalog::definition::Tier,
-    /// JSON Schema 2020-12 of the arguments.
-    pub input_schema: serde_json::Value,
-    /// JSON Schema 2020-12 of the result.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output_schema: Option<serde_json::Value>,
-}
-
-/// One span of a call's trace, for a waterfall.
-#[derive(Debug, Clone, Serialize, serde::Deserialize, utoipa::ToSchema)]
-pub struct SpanView {
-    /// 16 hex digits.
-    pub span_id: String,
-    /// Its parent; `null` for the root.
-    pub parent_span_id: Option<String>,
-    /// Name.
-    pub name: String,
-    /// Microseconds after the root span began.
-    pub start_us: u64,
-    /// Length in microseconds.
-    pub duration_us: u64,
-    /// Whether it failed.
-    pub error: bool,
-    /// Attributes.
-    pub attributes: std::collections::BTreeMap<String, serde_json::Value>,
+/// Everything a call needs on its way; shared as `Arc` by all doors.
+pub struct Gateway {
+    /// Keys and the agents they belong to.
+    pub callers: Authenticator,
+    /// Catalog and policy, swapped as one.
+    pub generation: ArcSwap<Generation>,
+    /// Floods, concurrency.
+    pub limits: Limits,
+    /// The ledger.
+    pub store: Arc<Store>,
+    /// The way to the sandboxes.
+    pub runner: Runner,
+    /// Traces, metrics.
+    pub telemetry: Arc<Telemetry>,
+    /// Calls under way.
+    pub live: LiveCalls,
+    /// Their tasks.
+    pub tasks: TaskTracker,
 }
 
 impl Gateway {
-    /// The caller behind the value of an `Authorization` header. Constant time in the secret; no I/O.
+    /// Step 1: the caller behind the value of an `Authorization` header. No I/O; constant time in the secret.
+    ///
+    /// # Errors
+    /// [`CallError::Unauthenticated`], [`CallError::AgentSuspended`], [`CallError::RateLimited`]; each is counted.
     pub fn authenticate(&self, authorization: Option<&str>) -> Result<Arc<Caller>, CallError> {
-        let _ = authorization;
-        todo!()
+        let arrived = Instant::now();
+        let found = self.callers.authenticate(authorization).map_err(|error| self.limits.failed_authentication(error));
+        let admitted = found.and_then(|caller| self.limits.request(&caller).map(|()| caller));
+        admitted.inspect_err(|error| self.telemetry.metrics().call(None, None, None, error.face().status, arrived.elapsed()))
     }
-    /// Steps 2 to 8, and starts the rest.
+
+    /// Steps 2 to 12 on a task of their own; answers when the call runs.
+    ///
+    /// # Errors
+    /// The refusal, when it never gets there. It has a record and an id all the same.
     pub async fn submit(self: &Arc<Self>, caller: Arc<Caller>, request: CallRequest) -> Result<Ticket, CallFailure> {
-        let _ = (caller, request);
-        todo!()
+        let arrived = Instant::now();
+        let trace = self.telemetry.begin(span::EXECUTE_TOOL, request.traceparent.as_deref());
+        let call = self.live.open(caller, &request, trace);
+        self.tasks.spawn(self.clone().drive(call.clone(), request, arrived));
+        Ticket::take(call).await
     }
+
+    async fn drive(self: Arc<Self>, call: Arc<LiveCall>, request: CallRequest, arrived: Instant) {
+        let mut record = Record::new(&call, &request, arrived);
+        let end = self.life(&call, request, &mut record).await;
+        self.conclude(&call, record, end).await;
+    }
+
+    /// The pipeline. Each step either goes on or ends the call with its reason.
+    async fn life(&self, call: &Arc<LiveCall>, request: CallRequest, record: &mut Record) -> Result<Inspected, CallError> {
+        if self.tasks.is_closed() {
+            return Err(CallError::Draining);
+        }
+        // One generation for the whole call: a reload cannot fall between two steps.
+        let generation = self.generation.load_full();
+        record.generation(&generation);
+
+        // 2. resolve
+        let tool = generation.resolve(&call.caller, &request).map_err(|hidden| record.hidden(hidden))?;
+        record.tool(call, &tool);
+
+        // 3. validate: from here on there is one value
+        let arguments = tool
+            .validate(request.arguments)
+            .map_err(|violations| CallError::InvalidArguments { tool: tool.definition.name.clone(), violations })?;
+        record.arguments(call, &tool, &arguments);
+
+        // 4. authorize
+        let (caller, task_id, now) = (call.caller.clone(), request.task_id, OffsetDateTime::now_utc());
+        let question = Question { caller, tool: tool.clone(), arguments, task_id, now };
+        let span = call.trace.span(span::AUTHORIZE);
+        let (decision, verdict) = generation.policy.authorize(question).map_err(|error| {
+            span.fail("policy could not decide");
+            tracing::error!(call_id = %call.id, %error, "policy could not decide");
+            CallError::PolicyUnavailable
+        })?;
+        drop(span);
+        record.decision(call, &decision);
+
+        // 6. approve, 7. permit: only an allowing decision that demands nothing we cannot do gives one
+        let permit = granted(decision, verdict)?;
+
+        // 8. admit: held until the outcome
+        let _admission = self.limits.admit(&tool.definition.name, tool.definition.limits.concurrency)?;
+
+        // 9. commit: durable before anything is delivered
+        if call.canceled.is_cancelled() {
+            return Err(CallError::Canceled { may_have_run: false });
+        }
+        self.commit(call, record, &permit).await?;
+
+        // 11. run, 12. settle
+        let redactor = Redactor::of(permit.arguments());
+        let (tool, obligations) = (permit.tool().clone(), permit.obligations().clone());
+        let report = self.runner.run(permit, call, &redactor).await?;
+        let _settle = call.trace.span(span::SETTLE);
+        inspect(&tool, &obligations, &redactor, report)
+    }
+
+    async fn commit(&self, call: &LiveCall, record: &mut Record, permit: &Permit) -> Result<(), CallError> {
+        let span = call.trace.span(span::COMMIT);
+        self.store.commit(record.intent(Runner::delivers_at_once(permit))).await.map_err(|error| {
+            span.fail("not recorded");
+            tracing::error!(call_id = %call.id, %error, "an intent could not be made durable");
+            CallError::LedgerUnavailable
+        })?;
+        record.committed();
+        call.started();
+        Ok(())
+    }
+
+    /// The one exit.
+    async fn conclude(&self, call: &Arc<LiveCall>, record: Record, end: Result<Inspected, CallError>) {
+        let outcome = record.outcome(call, &end);
+        let span = call.trace.span(span::RECORD);
+        let end = match self.write(&record, outcome.clone()).await {
+            Ok(()) => end,
+            Err(error) => {
+                span.fail("not recorded");
+                tracing::error!(call_id = %call.id, %error, "an outcome could not be made durable; trying on");
+                self.keep_trying(&record, outcome.clone());
+                // Not what happened, but all that can be vouched for.
+                Err(if record.is_committed() { CallError::Interrupted { may_have_run: true } } else { CallError::LedgerUnavailable })
+            }
+        };
+        drop(span);
+        let view = record.view(call, &outcome, &end);
+        record.publish(call, &self.telemetry, &end);
+        self.live.close(call.id);
+        call.ended(view, end.err());
+    }
+
+    async fn write(&self, record: &Record, outcome: crate::store::Outcome) -> Result<(), crate::store::StoreError> {
+        if record.is_committed() {
+            self.store.settle(outcome).await
+        } else {
+            self.store.refuse(record.intent(false), outcome).await
+        }
+    }
+
+    /// A full disk may get room again. Until then the row says `running`; after a restart it says `interrupted`.
+    fn keep_trying(&self, record: &Record, outcome: crate::store::Outcome) {
+        if !record.is_committed() {
+            return;
+        }
+        let store = self.store.clone();
+        self.tasks.spawn(async move {
+            for pause in [1, 2, 5, 10, 30, 60] {
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+                if store.settle(outcome.clone()).await.is_ok() {
+                    return;
+                }
+            }
+        });
+    }
+
     /// The tools this caller may see, by name.
     pub fn tools(&self, caller: &Caller) -> Vec<ToolView> {
-        let _ = caller;
-        todo!()
+        self.generation.load().visible(caller)
     }
+
     /// One tool in this caller's view.
+    ///
+    /// # Errors
+    /// [`CallError::UnknownTool`].
     pub fn tool(&self, caller: &Caller, name: &str) -> Result<ToolView, CallError> {
-        let _ = (caller, name);
-        todo!()
+        let found = self.tools(caller).into_iter().find(|tool| tool.name == name);
+        found.ok_or_else(|| CallError::UnknownTool(name.to_owned()))
     }
+
     /// One call of this caller.
+    ///
+    /// # Errors
+    /// [`CallError::UnknownCall`] also for somebody else's; [`CallError::Internal`] when the store does not answer.
     pub async fn call(&self, caller: &Caller, id: CallId) -> Result<CallView, CallError> {
-        let _ = (caller, id);
-        todo!()
+        if let Some(live) = self.live.get(caller, id) {
+            return Ok(live.view());
+        }
+        let row = self.store.call(id).await.map_err(internal)?;
+        let own = row.filter(|row| row.is_owned_by(caller));
+        own.map(|row| row.view()).ok_or(CallError::UnknownCall)
     }
+
     /// This caller's calls, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`CallError::Internal`] when the store does not answer.
     pub async fn calls(&self, caller: &Caller, task_id: Option<&str>, limit: u32) -> Result<Vec<CallView>, CallError> {
-        let _ = (caller, task_id, limit);
-        todo!()
+        let rows = self.store.calls(caller.agent_id(), caller.user(), task_id, limit).await.map_err(internal)?;
+        Ok(rows.into_iter().map(|row| row.view()).collect())
     }
+
     /// Cancels a call of this caller and answers when it has ended. Ended calls stay as they are.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
     pub async fn cancel(&self, caller: &Caller, id: CallId) -> Result<CallView, CallError> {
-        let _ = (caller, id);
-        todo!()
+        if let Some(live) = self.live.get(caller, id) {
+            live.canceled.cancel();
+            let _ = live.wait().await;
+            return Ok(live.view());
+        }
+        self.call(caller, id).await
     }
+
     /// The events of a call of this caller with numbers above `after`; ends after the final state.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
     pub async fn follow(&self, caller: &Caller, id: CallId, after: Option<u64>) -> Result<BoxStream<'static, (u64, CallEvent)>, CallError> {
-        let _ = (caller, id, after);
-        todo!()
+        if let Some(live) = self.live.get(caller, id) {
+            return Ok(live.follow(after));
+        }
+        let view = self.call(caller, id).await?;
+        let last = (after.map_or(0, |n| n.saturating_add(1)), CallEvent::State { state: view.state });
+        Ok(stream::iter([last]).boxed())
     }
+
     /// The spans of a recent call of this caller.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call); [`CallError::UnknownCall`] also when the trace is not kept any more.
     pub async fn trace(&self, caller: &Caller, id: CallId) -> Result<Vec<SpanView>, CallError> {
-        let _ = (caller, id);
-        todo!()
+        self.call(caller, id).await?;
+        self.telemetry.recent(id).ok_or(CallError::UnknownCall)
+    }
+
+    /// Lets running calls finish for `grace`, then ends them; returns when all have an outcome and every sandbox is gone
+    /// or left to the next start's reaper.
+    pub async fn drain(&self, grace: Duration) {
+        self.tasks.close();
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
+            tracing::warn!(calls = self.live.len(), "grace is over; ending the calls that still run");
+            self.live.cancel_all();
+            let _ = tokio::time::timeout(Duration::from_secs(15), self.tasks.wait()).await;
+        }
+        self.runner.drain(Duration::from_secs(10)).await;
     }
 }
+
+fn granted(decision: Decision, verdict: Verdict) -> Result<Permit, CallError> {
+    match verdict {
+        Verdict::Permitted(permit) => Ok(permit),
+        Verdict::Denied => Err(CallError::Denied { reasons: decision.reasons }),
+        Verdict::ApprovalDemanded => Err(CallError::ApprovalUnavailable),
+        Verdict::Unenforceable(key) => Err(CallError::ObligationUnenforceable(key)),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "shaped for map_err")]
+fn internal(error: crate::store::StoreError) -> CallError {
+    tracing::error!(%error, "the store could not be read");
+    CallError::Internal
+}
+

@@ -53,6 +53,11 @@ impl Permit {
         &self.arguments
     }
 
+    /// Takes it apart, and ends it: what is done with the parts is done once.
+    pub fn spend(self) -> (Arc<Tool>, Arguments, Obligations) {
+        (self.tool, self.arguments, self.obligations)
+    }
+
     /// Under which obligations, already narrowed to the tool's own limits.
     pub const fn obligations(&self) -> &Obligations {
         &self.obligations

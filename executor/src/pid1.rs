@@ -1,0 +1,78 @@
+//! The in-image side: what runs as PID 1 of a container sandbox, and starts the tool as its child.
+//!
+//! # Flow
+//! harden -> hello -> one invocation -> accepted -> the tool runs -> everything is killed and reaped -> report -> exit
+//!
+//! # Guarantees
+//! - The tool is a child with three pipes of its own. It cannot read this process's memory, files or environment, nor write to
+//!   its streams, nor end it: PID 1 is not dumpable, its streams are closed on exec, and the kernel shields it from signals.
+//! - Whatever happens, this process ends: at the end of its life, at the gateway's silence, when its stream ends. The kernel then
+//!   kills whatever is left in the container, so that ending needs no cooperation from anything in it.
+//! - A report is sent only when nothing but this process runs any more.
+//!
+//! # Assumptions
+//! It is PID 1 of a PID namespace that holds only it and the tool. It refuses to run as anything else, because it kills
+//! everything it can see.
+
+mod call;
+mod cgroup;
+mod command;
+mod exec;
+mod launch;
+mod output;
+mod reap;
+mod serve;
+mod streams;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+pub use command::{EXECUTOR_PATH, entrypoint, with_life};
+
+/// The executor's exit code when it ends before it accepted an invocation: the proof that no tool ran. A tool cannot forge it,
+/// because it is the exit code of PID 1.
+pub const EXIT_NOT_ACCEPTED: u8 = 64;
+/// The executor's exit code when it ends after accepting, without a report.
+pub const EXIT_NO_REPORT: u8 = 65;
+/// The executor's exit code when its command line is wrong.
+pub const EXIT_USAGE: u8 = 66;
+
+/// What `mayfly-executor` does with its arguments (without its own name).
+pub fn main(arguments: Vec<String>) -> ExitCode {
+    match command::parse(arguments) {
+        Ok(command::Command::Exec(argv)) => exec::exec(&argv),
+        Ok(command::Command::Run(options)) => run(options),
+        Ok(command::Command::Version) => {
+            println!("mayfly-executor {} (protocol {})", env!("CARGO_PKG_VERSION"), crate::wire::PROTOCOL);
+            ExitCode::SUCCESS
+        }
+        Err(why) => fail(std::io::stderr(), EXIT_USAGE, &why),
+    }
+}
+
+fn run(options: command::Run) -> ExitCode {
+    let born = tokio::time::Instant::now();
+    if !rustix::process::getpid().is_init() {
+        return fail(std::io::stderr(), EXIT_USAGE, "it kills every process it can see, so it runs only as PID 1 of a container");
+    }
+    let streams = match streams::harden() {
+        Ok(streams) => streams,
+        Err(error) => return fail(std::io::stderr(), EXIT_NOT_ACCEPTED, &format!("hardening failed: {error}")),
+    };
+    let streams::Streams { stdin, stdout, stderr } = streams;
+    // Nothing here may need a second thread: the tool decides how many processes the container has left.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(stderr, EXIT_NOT_ACCEPTED, &format!("no runtime: {error}")),
+    };
+    match runtime.block_on(serve::serve(stdin, stdout, options, born)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(serve::Ended { accepted, why }) => fail(stderr, if accepted { EXIT_NO_REPORT } else { EXIT_NOT_ACCEPTED }, &why),
+    }
+}
+
+/// Last words, for the operator. Never anything of the call.
+fn fail(mut stderr: impl Write, code: u8, why: &str) -> ExitCode {
+    let _ = writeln!(stderr, "mayfly-executor: {why}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,163 @@
+//! Starts the tool as a child.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+/// What the tool finds when neither its image nor the invocation says otherwise. `HOME` and `TMPDIR` are ours to say: nothing else
+/// is writable.
+const ENVIRONMENT: [(&str, &str); 2] =
+    [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")];
+/// The one writable folder.
+pub(super) const SCRATCH: &str = "/tmp";
+/// Longest sentence about a tool that could not be started.
+const MAX_ERROR: u64 = 1024;
+
+/// A running tool: its process, and our ends of its pipes.
+pub(super) struct Tool {
+    pub(super) pid: Pid,
+    pub(super) stdin: pipe::Sender,
+    pub(super) stdout: pipe::Receiver,
+    pub(super) stderr: pipe::Receiver,
+}
+
+/// The environment of the tool: the defaults, then what the image sets, then what is always so, then what the invocation adds.
+pub(super) fn environment(
+    image: impl IntoIterator<Item = (String, String)>,
+    traceparent: &str,
+    invocation: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let ours = [("HOME", SCRATCH), ("TMPDIR", SCRATCH), ("TRACEPARENT", traceparent)];
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let invocation = invocation.iter().map(|(name, value)| (name.clone(), value.clone()));
+    ENVIRONMENT.map(owned).into_iter().chain(image).chain(ours.map(owned)).chain(invocation).collect()
+}
+
+/// Starts `argv`.
+///
+/// # Errors
+/// A sentence for the operator, when the program could not be started. Whatever was started by then is for the reaper.
+pub(super) async fn launch(argv: &[String], environment: &BTreeMap<String, String>) -> Result<Tool, String> {
+    if argv.is_empty() {
+        return Err("neither the call nor the image names a command".into());
+    }
+    if environment.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
+        return Err("the environment holds a name or value that no process can have".into());
+    }
+    let (tool, status) = spawn(argv, environment).map_err(|error| error.to_string())?;
+    let mut why = String::new();
+    let status = status.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(status));
+    let read = match status {
+        Ok(status) => status.take(MAX_ERROR).read_to_string(&mut why).await,
+        Err(error) => Err(error),
+    };
+    // The socket closes without a word when the tool starts, and also when something kills it before: its exit status tells.
+    match read {
+        Ok(0) => Ok(tool),
+        Ok(_) => Err(why),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn spawn(argv: &[String], environment: &BTreeMap<String, String>) -> io::Result<(Tool, UnixStream)> {
+    let (stdin_read, stdin) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (stdout, stdout_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (stderr, stderr_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (ours, theirs) = UnixStream::pair()?;
+    // Sent ahead: the message waits in the socket. A child that dies early takes the socket along.
+    send(&ours, [&stdin_read, &stdout_write, &stderr_write])?;
+    let child = Command::new("/proc/self/exe")
+        .args(["exec", "--"])
+        .args(argv)
+        .env_clear()
+        .envs(environment)
+        .current_dir(working_directory())
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+    let tool = Tool {
+        pid,
+        stdin: pipe::Sender::from_owned_fd(stdin)?,
+        stdout: pipe::Receiver::from_owned_fd(stdout)?,
+        stderr: pipe::Receiver::from_owned_fd(stderr)?,
+    };
+    Ok((tool, ours))
+}
+
+/// The image's working directory, where it has one; the writable folder otherwise.
+fn working_directory() -> std::path::PathBuf {
+    match std::env::current_dir() {
+        Ok(directory) if directory != Path::new("/") => directory,
+        _ => SCRATCH.into(),
+    }
+}
+
+fn send(socket: &UnixStream, fds: [&OwnedFd; 3]) -> io::Result<()> {
+    let fds = fds.map(AsFd::as_fd);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(io::Error::other("no room for three descriptors"));
+    }
+    sendmsg(socket, &[IoSlice::new(&[0])], &mut control, SendFlags::empty())?;
+    Ok(())
+}
+
+/// Whether the scratch space is used up, in bytes or in files.
+pub(super) fn scratch_is_full() -> bool {
+    /// Less than this is nothing: a write of a common buffer fails.
+    const NOTHING: u64 = 64 << 10;
+    let is_mount = File::open("/proc/self/mounts")
+        .and_then(io::read_to_string)
+        .is_ok_and(|mounts| mounts.lines().any(|line| line.split(' ').nth(1) == Some(SCRATCH)));
+    is_mount
+        && rustix::fs::statvfs(SCRATCH)
+            .is_ok_and(|s| s.f_blocks > 0 && s.f_bavail.saturating_mul(s.f_frsize) < NOTHING || s.f_files > 0 && s.f_favail == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_environment_is_ours_then_the_images_then_the_calls() {
+        let image = map(&[("PATH", "/opt/bin"), ("HOME", "/root"), ("PYTHONPATH", "/app")]);
+        let found = environment(image, "00-1-2-01", &map(&[("MODE", "fast"), ("LANG", "de")]));
+        let expected = [
+            ("PATH", "/opt/bin"),
+            ("LANG", "de"),
+            ("PYTHONPATH", "/app"),
+            ("HOME", "/tmp"),
+            ("TMPDIR", "/tmp"),
+            ("TRACEPARENT", "00-1-2-01"),
+            ("MODE", "fast"),
+        ];
+        assert_eq!(found, map(&expected));
+    }
+
+    #[tokio::test]
+    async fn what_no_process_can_be_started_with_is_refused() {
+        let argv = vec!["true".to_owned()];
+        assert!(launch(&[], &BTreeMap::new()).await.is_err());
+        for wrong in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "\0")] {
+            assert!(launch(&argv, &map(&[wrong])).await.is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The gateway's end of the wire: one executor, one invocation, one report.
+//!
+//! # Flow
+//! `Hello` -> `Invocation` -> `Accepted` -> (`Progress` | `Log` | `Output`)* -> `Report`, with a `Ping` each way every [`PING`].
+//!
+//! # Guarantees
+//! - [`RunError::NotDelivered`] only where the executor cannot have read the invocation. Everything later may have run.
+//! - A peer that is silent for [`SILENCE`], or does not report within [`CANCEL_GRACE`] of a cancel, is lost.
+//! - What the executor sends is bounded here once more: it shares a kernel with the tool.
+//!
+//! # Assumptions
+//! The deadline is the executor's, and behind it the dispatcher's. The stream is dropped with the session, which ends the executor.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
+
+use crate::error::RunError;
+use crate::frame::{FrameError, FrameReader, FrameWriter, Outbox, PING, SILENCE, pump};
+use crate::seal::{Direction, Seal};
+use crate::spec::ByteSize;
+use crate::wire::{self, FromExecutor, Invocation, MAX_SPANS, PROTOCOL, Progress, Report, STDERR_TAIL, ToExecutor};
+use crate::{Event, Host};
+
+/// How long a canceled executor has for its report.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// Most progress and log lines that are passed on from one call; the rest is in the report's tail.
+pub const MAX_LINES: usize = 10_000;
+
+/// The clocks of one session.
+#[derive(Debug, Clone, Copy)]
+struct Clocks {
+    ping: Duration,
+    silence: Duration,
+    cancel_grace: Duration,
+}
+
+const CLOCKS: Clocks = Clocks { ping: PING, silence: SILENCE, cancel_grace: CANCEL_GRACE };
+
+/// A stream whose executor has said hello, and that has carried nothing else.
+#[derive(Debug)]
+pub struct Session<R, W> {
+    clocks: Clocks,
+    reader: FrameReader<R, FromExecutor>,
+    writer: FrameWriter<W, ToExecutor>,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
+    /// Waits for the executor's hello.
+    ///
+    /// # Errors
+    /// A sentence, when the stream ends, or what came is no hello of this [`PROTOCOL`].
+    pub async fn greet(read: R, write: W) -> Result<Self, String> {
+        let mut reader = FrameReader::new(read);
+        match reader.next().await {
+            Ok(Some(FromExecutor::Hello { protocol: PROTOCOL })) => {
+                Ok(Self { clocks: CLOCKS, reader, writer: FrameWriter::new(write) })
+            }
+            Ok(Some(FromExecutor::Hello { protocol })) => {
+                Err(format!("its executor speaks protocol {protocol}, this gateway {PROTOCOL}; build the tool again"))
+            }
+            Ok(Some(_)) => Err("its first frame was no hello".into()),
+            Ok(None) => Err("it ended before it was ready".into()),
+            Err(error) => Err(format!("no executor answered: {error}")),
+        }
+    }
+
+    /// Delivers the invocation and sees the call through to its report.
+    ///
+    /// # Errors
+    /// As the module says. What the engine knows beyond (an OOM kill, an exit code) is for the caller to add.
+    pub async fn run(mut self, invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
+        let (key, limit) = (invocation.key.clone(), invocation.output_limit);
+        self.deliver(invocation).await?;
+        self.writer.seal(Seal::new(&key, Direction::ToExecutor));
+        self.reader.seal(Seal::new(&key, Direction::FromExecutor));
+        let (outbox, queue) = Outbox::new();
+        let mut conversation = pin!(Conversation::new(self.clocks, outbox, limit, host).run(&mut self.reader));
+        tokio::select! {
+            result = &mut conversation => result,
+            // An executor that reported and left may break our writing: what it sent is still to be read.
+            _ = pump(queue, &mut self.writer) => conversation.await,
+        }
+    }
+
+    async fn deliver(&mut self, invocation: Invocation) -> Result<(), RunError> {
+        let frame = ToExecutor::Invocation(invocation);
+        let why = match timeout(self.clocks.silence, self.writer.send(&frame)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(FrameError::TooLong)) => return Err(RunError::NotDelivered(FrameError::TooLong.to_string())),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the executor does not read".into(),
+        };
+        if self.writer.unfinished() { Err(RunError::NotDelivered(why)) } else { Err(RunError::Lost(why)) }
+    }
+}
+
+/// What has been said since the invocation.
+struct Conversation<'a> {
+    clocks: Clocks,
+    outbox: Outbox<ToExecutor>,
+    limit: ByteSize,
+    host: &'a dyn Host,
+    accepted: bool,
+    stdout: BytesMut,
+    lines: usize,
+}
+
+impl<'a> Conversation<'a> {
+    fn new(clocks: Clocks, outbox: Outbox<ToExecutor>, limit: ByteSize, host: &'a dyn Host) -> Self {
+        Self { clocks, outbox, limit, host, accepted: false, stdout: BytesMut::new(), lines: 0 }
+    }
+
+    async fn run<R: AsyncRead + Unpin>(mut self, reader: &mut FrameReader<R, FromExecutor>) -> Result<Report, RunError> {
+        let Clocks { ping, silence, cancel_grace } = self.clocks;
+        let mut pings = interval_at(Instant::now() + ping, ping);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        let mut give_up: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                frame = timeout_at(heard + silence, reader.next()) => {
+                    let frame = frame.map_err(|_| RunError::Lost(format!("the executor was silent for {silence:?}")))?;
+                    heard = Instant::now();
+                    if let Some(report) = self.take(frame)? {
+                        return Ok(report);
+                    }
+                }
+                _ = pings.tick() => { self.outbox.offer(ToExecutor::Ping); }
+                () = self.host.canceled().cancelled(), if give_up.is_none() => {
+                    self.outbox.offer(ToExecutor::Cancel);
+                    give_up = Some(Instant::now() + cancel_grace);
+                }
+                () = sleep_until(give_up.unwrap_or(heard)), if give_up.is_some() => {
+                    return Err(RunError::Lost(format!("canceled, and no report within {cancel_grace:?}")));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, frame: Result<Option<FromExecutor>, FrameError>) -> Result<Option<Report>, RunError> {
+        let frame = match frame {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Err(RunError::Lost("the stream ended without a report".into())),
+            Err(FrameError::Stream(error)) => return Err(RunError::Lost(error.to_string())),
+            Err(error) => return Err(RunError::Protocol(error.to_string())),
+        };
+        match frame {
+            FromExecutor::Ping => {}
+            FromExecutor::Accepted if !self.accepted => {
+                self.accepted = true;
+                self.host.observe(Event::Accepted);
+            }
+            FromExecutor::Hello { .. } | FromExecutor::Accepted => return Err(out_of_order()),
+            _ if !self.accepted => return Err(out_of_order()),
+            FromExecutor::Progress(progress) => self.line(bounded_progress(progress).map(Event::Progress)),
+            FromExecutor::Log { line } => self.line(Some(Event::Log(wire::clip(&line).to_owned()))),
+            FromExecutor::Output { chunk } => self.output(&chunk)?,
+            FromExecutor::Report(report) => return self.finish(report).map(Some),
+        }
+        Ok(None)
+    }
+
+    fn line(&mut self, event: Option<Event>) {
+        self.lines += 1;
+        if let Some(event) = event.filter(|_| self.lines <= MAX_LINES) {
+            self.host.observe(event);
+        }
+    }
+
+    fn output(&mut self, chunk: &Bytes) -> Result<(), RunError> {
+        if (self.stdout.len() + chunk.len()) as u64 > self.limit.0 {
+            return Err(RunError::Protocol("more output than the call's limit".into()));
+        }
+        self.stdout.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    fn finish(&mut self, mut report: Report) -> Result<Report, RunError> {
+        self.output(&std::mem::take(&mut report.stdout))?;
+        report.stdout = std::mem::take(&mut self.stdout).freeze();
+        Ok(bounded(report))
+    }
+}
+
+fn out_of_order() -> RunError {
+    RunError::Protocol("a frame came out of order".into())
+}
+
+fn clip(text: &mut String) {
+    text.truncate(wire::clip(text).len());
+}
+
+fn bounded_progress(mut progress: Progress) -> Option<Progress> {
+    progress.message.as_mut().map(clip);
+    (progress.progress.is_finite() && progress.total.is_none_or(f64::is_finite)).then_some(progress)
+}
+
+/// Cuts what a report may hold beside its output to the size that honest executors keep to.
+fn bounded(mut report: Report) -> Report {
+    report.detail.as_mut().map(clip);
+    if report.stderr.len() > STDERR_TAIL {
+        report.stderr = report.stderr.split_off(report.stderr.len() - STDERR_TAIL);
+        report.stderr_truncated = true;
+    }
+    report.spans.truncate(MAX_SPANS);
+    for span in &mut report.spans {
+        clip(&mut span.name);
+        span.end_unix_nanos = span.end_unix_nanos.max(span.start_unix_nanos);
+        let attributes = std::mem::take(&mut span.attributes).into_iter().take(MAX_SPANS);
+        span.attributes = attributes.map(|(name, value)| (wire::clip(&name).to_owned(), wire::clip(&value).to_owned())).collect();
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests;

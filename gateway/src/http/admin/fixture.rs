@@ -1,0 +1,67 @@
+//! An administration in memory, for tests of the door and of its client.
+
+use super::*;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use time::macros::datetime;
+
+/// Agents live in a map; their keys are their names.
+#[derive(Default)]
+pub(crate) struct InMemory {
+    agents: Mutex<BTreeMap<String, AgentView>>,
+}
+
+#[async_trait]
+impl Admin for InMemory {
+    async fn add_agent(&self, agent: AgentRequest) -> Result<NewAgent, AdminError> {
+        if agent.name.is_empty() {
+            return Err(AdminError::Invalid("a name is needed".into()));
+        }
+        let view = AgentView {
+            name: agent.name.clone(),
+            user: agent.user,
+            suspended: false,
+            created_at: datetime!(2026-01-02 03:04:05 UTC),
+        };
+        let mut agents = self.agents.lock();
+        if agents.contains_key(&agent.name) {
+            return Err(AdminError::AgentExists(agent.name));
+        }
+        agents.insert(agent.name.clone(), view.clone());
+        Ok(NewAgent { agent: view, key: format!("mf_{}", agent.name) })
+    }
+
+    async fn agents(&self) -> Result<Vec<AgentView>, AdminError> {
+        Ok(self.agents.lock().values().cloned().collect())
+    }
+
+    async fn remove_agent(&self, name: &str) -> Result<(), AdminError> {
+        self.agents.lock().remove(name).map(drop).ok_or_else(|| AdminError::UnknownAgent(name.into()))
+    }
+
+    async fn set_suspended(&self, name: &str, suspended: bool) -> Result<AgentView, AdminError> {
+        let mut agents = self.agents.lock();
+        let agent = agents.get_mut(name).ok_or_else(|| AdminError::UnknownAgent(name.into()))?;
+        agent.suspended = suspended;
+        Ok(agent.clone())
+    }
+
+    fn tools(&self) -> Vec<ToolStatus> {
+        let tool = |name: &str, backend, unavailable: Option<&str>| ToolStatus {
+            name: name.into(),
+            version: "1.0.0".into(),
+            tier: Tier::Free,
+            backend,
+            unavailable: unavailable.map(str::to_owned),
+        };
+        vec![tool("git_log", BackendKind::Docker, Some("Docker does not answer")), tool("http_probe", BackendKind::Wasm, None)]
+    }
+
+    fn sandboxes(&self) -> Vec<SandboxCounts> {
+        vec![SandboxCounts { backend: BackendKind::Wasm, started: 2, destroyed: 2, orphans: 0 }]
+    }
+
+    fn generation(&self) -> GenerationView {
+        GenerationView { digest: "d".into(), loaded_at: datetime!(2026-01-02 03:04:05 UTC), refused: None }
+    }
+}

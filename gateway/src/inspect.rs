@@ -1,0 +1,184 @@
+//! What leaves towards the agent is looked at first: shape, size, rows, and values that must not come back.
+//!
+//! Pure: a report goes in, an outcome comes out. Nothing here knows what any tool is for.
+
+use mayfly_executor::wire::{Exit, Report};
+use serde_json::{Value, json};
+
+use crate::catalog::{Arguments, Tool};
+use crate::error::CallError;
+use crate::policy::Obligations;
+
+/// Values shorter than this are not searched for: they would redact half the output and protect nothing.
+const SHORTEST_REDACTED: usize = 4;
+/// What stands in place of a value that must not be shown.
+pub const REDACTED: &str = "[redacted]";
+
+/// What a call that ran came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspected {
+    /// What the agent gets.
+    pub result: Value,
+    /// Whether the tool failed.
+    pub is_error: bool,
+    /// How the tool ended, for the record: `code 0`, `signal 9`, `out of memory`.
+    pub exit: String,
+    /// Bytes of standard output before inspection.
+    pub output_bytes: usize,
+}
+
+/// The strings of a call that must not leave towards the agent: its `writeOnly` arguments.
+#[derive(Clone, Default)]
+pub struct Redactor(Vec<String>);
+
+impl Redactor {
+    /// Collects them from the places where the redacted form of the arguments differs from the value.
+    pub fn of(arguments: &Arguments) -> Self {
+        let mut hidden = Vec::new();
+        collect(&arguments.value, &arguments.redacted, &mut hidden);
+        hidden.retain(|text| text.len() >= SHORTEST_REDACTED);
+        // Longest first, so that a value inside another does not leave the rest of it behind.
+        hidden.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        hidden.dedup();
+        Self(hidden)
+    }
+
+    /// `text` without them.
+    pub fn text(&self, text: String) -> String {
+        self.0.iter().fold(text, |text, hidden| if text.contains(hidden.as_str()) { text.replace(hidden, REDACTED) } else { text })
+    }
+
+    fn value(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.text(std::mem::take(text)),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.value(item)),
+            Value::Object(members) => {
+                let cleaned = std::mem::take(members).into_iter().map(|(name, mut member)| {
+                    self.value(&mut member);
+                    (self.text(name), member)
+                });
+                *members = cleaned.collect();
+            }
+            Value::Number(number) => {
+                if self.0.contains(&number.to_string()) {
+                    *value = Value::String(REDACTED.to_owned());
+                }
+            }
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+}
+
+fn collect(value: &Value, redacted: &Value, hidden: &mut Vec<String>) {
+    match (value, redacted) {
+        (value, redacted) if value == redacted => {}
+        (Value::Object(members), Value::Object(shown)) => {
+            for (name, member) in members {
+                collect(member, shown.get(name).unwrap_or(&Value::Null), hidden);
+            }
+        }
+        (Value::Array(items), Value::Array(shown)) if items.len() == shown.len() => {
+            items.iter().zip(shown).for_each(|(item, shown)| collect(item, shown, hidden));
+        }
+        (value, _) => leaves(value, hidden),
+    }
+}
+
+fn leaves(value: &Value, hidden: &mut Vec<String>) {
+    match value {
+        Value::String(text) => hidden.push(text.clone()),
+        Value::Number(number) => hidden.push(number.to_string()),
+        Value::Array(items) => items.iter().for_each(|item| leaves(item, hidden)),
+        Value::Object(members) => members.values().for_each(|member| leaves(member, hidden)),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+/// Turns a report into what the agent gets.
+///
+/// # Errors
+/// [`CallError::TimedOut`] and [`CallError::Canceled`] for a tool that we ended; [`CallError::OutputRejected`] for
+/// a successful one whose output is not what its definition or the decision allows.
+pub fn inspect(tool: &Tool, obligations: &Obligations, redactor: &Redactor, report: Report) -> Result<Inspected, CallError> {
+    let output_bytes = report.stdout.len();
+    let executor = &tool.definition.executor;
+    let failure = match report.exit {
+        Exit::Code(0) => {
+            let mut result = success(tool, obligations, &report)?;
+            redactor.value(&mut result);
+            return Ok(Inspected { result, is_error: false, exit: "code 0".into(), output_bytes });
+        }
+        Exit::Deadline => return Err(CallError::TimedOut(obligations.timeout.unwrap_or(executor.timeout))),
+        Exit::Canceled => return Err(CallError::Canceled { may_have_run: true }),
+        Exit::Code(code) => (format!("code {code}"), format!("the tool exited with code {code}")),
+        Exit::Signal(signal) => (format!("signal {signal}"), format!("the tool was ended by signal {signal}")),
+        Exit::OutOfMemory => ("out of memory".into(), format!("the tool was killed at its memory ceiling of {}", executor.memory)),
+        Exit::OutputLimit => {
+            let limit = obligations.output_limit.unwrap_or(executor.output_limit);
+            ("output limit".into(), format!("the tool was killed for writing more than its output limit of {limit}"))
+        }
+        Exit::NotStarted => ("not started".into(), "the tool's program could not be started".into()),
+    };
+    let (exit, message) = failure;
+    let said = matches!(report.exit, Exit::Code(_)).then(|| parse(&report.stdout).ok()).flatten().filter(|value| !value.is_null());
+    let exhausted: Vec<_> = report.exhausted.iter().collect();
+    let mut result = match (said, exhausted.is_empty()) {
+        (Some(said), true) => said,
+        (Some(said), false) => json!({ "error": message, "exhausted": exhausted, "output": said }),
+        (None, true) => json!({ "error": message }),
+        (None, false) => json!({ "error": message, "exhausted": exhausted }),
+    };
+    redactor.value(&mut result);
+    Ok(Inspected { result, is_error: true, exit, output_bytes })
+}
+
+fn success(tool: &Tool, obligations: &Obligations, report: &Report) -> Result<Value, CallError> {
+    let result = parse(&report.stdout).map_err(|()| CallError::OutputRejected("it is not UTF-8".into()))?;
+    tool.check_output(&result)
+        .map_err(|place| CallError::OutputRejected(format!("it does not fit the tool's output schema: {place}")))?;
+    if let Some(cap) = obligations.row_cap {
+        let rows = result.as_array().or_else(|| result.get("rows").and_then(Value::as_array)).map_or(0, Vec::len);
+        if rows as u64 > cap {
+            let detail = format!("it has {rows} rows and the decision allows {cap}; ask for fewer");
+            return Err(CallError::OutputRejected(detail));
+        }
+    }
+    Ok(result)
+}
+
+/// JSON if it is JSON, text if it is text, nothing if it is empty.
+fn parse(stdout: &[u8]) -> Result<Value, ()> {
+    let text = std::str::from_utf8(stdout).map_err(|_| ())?;
+    if text.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    Ok(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redactor(value: Value, redacted: Value) -> Redactor {
+        Redactor::of(&Arguments { bytes: value.to_string().into(), value: value.into(), redacted: redacted.into() })
+    }
+
+    #[test]
+    fn hidden_arguments_do_not_come_back() {
+        let r = redactor(
+            json!({"user": "ann", "password": "hunter22", "pins": [123456]}),
+            json!({"user": "ann", "password": REDACTED, "pins": REDACTED}),
+        );
+        let mut value = json!({"echo": "pw=hunter22;", "hunter22": 1, "list": ["ann", 123456]});
+        r.value(&mut value);
+        assert_eq!(value, json!({"echo": "pw=[redacted];", REDACTED: 1, "list": ["ann", REDACTED]}));
+    }
+
+    #[test]
+    fn output_is_json_or_text_or_nothing() {
+        assert_eq!(parse(b"{\"a\":1}\n"), Ok(json!({"a": 1})));
+        assert_eq!(parse(b"plain\n"), Ok(json!("plain\n")));
+        assert_eq!(parse(b" \n"), Ok(Value::Null));
+        assert_eq!(parse(b"\xff"), Err(()));
+    }
+}

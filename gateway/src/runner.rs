@@ -1,0 +1,204 @@
+//! The way from a permit to a report, and the only one: the dispatcher is private to this room.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mayfly_executor::error::{LedgerError, RunError, StartError};
+use mayfly_executor::spec::SandboxSpec;
+use mayfly_executor::wire::{Exit, Invocation, Report, Usage, WireKey};
+use mayfly_executor::{BackendKind, Dispatcher, Event, Failure, Host, Order, SandboxId};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::call::{CallEvent, CallId};
+use crate::error::CallError;
+use crate::inspect::Redactor;
+use crate::live::LiveCall;
+use crate::policy::Permit;
+use crate::store::Store;
+use crate::telemetry::{SandboxWatch, SpanGuard, Telemetry, names};
+
+/// Spends permits.
+pub struct Runner {
+    dispatcher: Arc<Dispatcher>,
+    store: Arc<Store>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Runner {
+    /// A runner over `dispatcher`. Whoever makes one keeps `dispatcher` for reaping and preparing only.
+    pub const fn new(dispatcher: Arc<Dispatcher>, store: Arc<Store>, telemetry: Arc<Telemetry>) -> Self {
+        Self { dispatcher, store, telemetry }
+    }
+
+    /// Whether delivery follows the commit at once, so that one durable row can say both. Where a sandbox takes time to start,
+    /// delivery gets a durable mark of its own, and an interruption before it is known to have run nothing.
+    pub fn delivers_at_once(permit: &Permit) -> bool {
+        permit.tool().definition.executor.backend == BackendKind::Wasm
+    }
+
+    /// Spends the permit: one sandbox, one invocation, one report.
+    ///
+    /// # Errors
+    /// What the caller may know; the rest is logged here under the call's id.
+    pub async fn run(&self, permit: Permit, call: &LiveCall, redactor: &Redactor) -> Result<Report, CallError> {
+        let tool = permit.tool().clone();
+        let name = &tool.definition.name;
+        let spec = tool.spec.clone().map_err(|why| {
+            tracing::warn!(call_id = %call.id, tool = %name, %why, "a call found its tool unavailable");
+            CallError::ToolUnavailable(name.clone())
+        })?;
+        let backend = spec.backend();
+        let host = CallHost::new(self, call, redactor, tool.definition.expose_logs, backend);
+        let order = order(permit, spec, call.id, host.traceparent())?;
+        let timeout = order.invocation.timeout;
+        let mut result = self.dispatcher.run(order, &host).await;
+        if let Ok(report) = &mut result {
+            host.adopt(std::mem::take(&mut report.spans));
+        }
+        result.or_else(|failure| match failure {
+            // The kernel took the executor as well: still the tool's own doing, and an outcome like any other.
+            Failure::Run(RunError::OutOfMemory) => Ok(out_of_memory()),
+            failure => {
+                tracing::warn!(call_id = %call.id, tool = %name, error = %failure, "a call got no report");
+                Err(shown(&failure, name, timeout))
+            }
+        })
+    }
+
+    /// Waits for teardowns under way.
+    pub async fn drain(&self, patience: Duration) {
+        self.dispatcher.drain(patience).await;
+    }
+}
+
+/// What crosses the wall for this permit. The permit ends here.
+fn order(permit: Permit, spec: SandboxSpec, id: CallId, traceparent: String) -> Result<Order, CallError> {
+    let (tool, arguments, obligations) = permit.spend();
+    let executor = &tool.definition.executor;
+    let command = tool.command_line(&arguments).map_err(|violation| CallError::InvalidArguments {
+        tool: tool.definition.name.clone(),
+        violations: vec![violation],
+    })?;
+    let key = WireKey::generate().map_err(|error| {
+        tracing::error!(call_id = %id, %error, "the operating system gave no randomness");
+        CallError::Internal
+    })?;
+    let listed: BTreeSet<_> = executor.network.iter().cloned().collect();
+    let invocation = Invocation {
+        call_id: id.to_string(),
+        key,
+        command,
+        stdin: arguments.bytes,
+        environment: BTreeMap::new(),
+        timeout: obligations.timeout.map_or(executor.timeout, |narrower| narrower.min(executor.timeout)),
+        output_limit: obligations.output_limit.map_or(executor.output_limit, |narrower| narrower.min(executor.output_limit)),
+        egress: obligations.egress.map_or_else(|| listed.clone(), |narrower| &narrower & &listed),
+        traceparent,
+    };
+    Ok(Order { spec, invocation })
+}
+
+fn shown(failure: &Failure, tool: &str, timeout: Duration) -> CallError {
+    match failure {
+        Failure::CanceledBeforeDelivery => CallError::Canceled { may_have_run: false },
+        Failure::Start(StartError::Saturated { .. }) => CallError::Saturated,
+        Failure::Start(StartError::NotRecorded(_)) => CallError::LedgerUnavailable,
+        Failure::Start(_) => CallError::ToolUnavailable(tool.to_owned()),
+        Failure::Run(RunError::Overdue) => CallError::TimedOut(timeout),
+        Failure::Run(error) => CallError::Interrupted { may_have_run: error.may_have_run() },
+    }
+}
+
+fn out_of_memory() -> Report {
+    Report {
+        exit: Exit::OutOfMemory,
+        detail: None,
+        stdout: bytes::Bytes::new(),
+        stderr: bytes::Bytes::new(),
+        stderr_truncated: false,
+        exhausted: BTreeSet::from([mayfly_executor::wire::Resource::Memory]),
+        usage: Usage::default(),
+        spans: Vec::new(),
+    }
+}
+
+/// The gateway's ear at the sandbox of one call.
+struct CallHost<'a> {
+    runner: &'a Runner,
+    call: &'a LiveCall,
+    redactor: &'a Redactor,
+    expose_logs: bool,
+    backend: BackendKind,
+    /// `tool.run`, made first so that the sandbox can be told its id, and restarted when the tool starts.
+    run: SpanGuard,
+    start: Mutex<Option<SpanGuard>>,
+    watch: SandboxWatch,
+}
+
+impl<'a> CallHost<'a> {
+    fn new(runner: &'a Runner, call: &'a LiveCall, redactor: &'a Redactor, expose_logs: bool, backend: BackendKind) -> Self {
+        let run = call.trace.span(names::span::TOOL_RUN);
+        let watch = SandboxWatch::new(runner.telemetry.metrics().clone(), backend);
+        Self { runner, call, redactor, expose_logs, backend, run, start: Mutex::new(None), watch }
+    }
+
+    fn traceparent(&self) -> String {
+        self.run.traceparent()
+    }
+
+    fn adopt(&self, spans: Vec<mayfly_executor::wire::Span>) {
+        self.call.trace.adopt(&self.run, spans);
+    }
+
+    fn starting(&self, id: SandboxId) {
+        let span = self.call.trace.span(names::span::SANDBOX_START);
+        span.set(names::SANDBOX_ID, id.to_string());
+        span.set(names::BACKEND, self.backend.as_str());
+        span.set(names::TEMPERATURE, "cold");
+        *self.start.lock() = Some(span);
+    }
+
+    fn started(&self) {
+        self.start.lock().take();
+        self.run.restart();
+    }
+}
+
+#[async_trait]
+impl Host for CallHost<'_> {
+    fn observe(&self, event: Event) {
+        self.watch.observe(&event);
+        match event {
+            Event::Starting(id) => self.starting(id),
+            Event::Started => self.started(),
+            Event::Accepted => {}
+            Event::Progress(p) => {
+                let message = p.message.map(|text| self.redactor.text(text));
+                self.call.emit(CallEvent::Progress { progress: p.progress, total: p.total, message });
+            }
+            Event::Log(line) if self.expose_logs => self.call.emit(CallEvent::Log { line: self.redactor.text(line) }),
+            Event::Log(line) => tracing::debug!(call_id = %self.call.id, line = %self.redactor.text(line), "tool"),
+            Event::Ended => {
+                self.start.lock().take();
+            }
+        }
+    }
+
+    fn tearing_down(&self) -> Box<dyn Send> {
+        Box::new(self.call.trace.span(names::span::TEARDOWN))
+    }
+
+    fn canceled(&self) -> &CancellationToken {
+        &self.call.canceled
+    }
+
+    async fn delivering(&self) -> Result<(), LedgerError> {
+        if self.backend == BackendKind::Wasm {
+            return Ok(());
+        }
+        self.runner.store.delivering(self.call.id).await.map_err(|error| LedgerError(error.to_string()))
+    }
+}

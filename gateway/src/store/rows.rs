@@ -1,0 +1,124 @@
+//! What the store holds, as Rust types.
+
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::call::{CallId, CallState, CallView};
+use crate::caller::Caller;
+use crate::catalog::definition::Tier;
+
+/// What is known of a call before anything is delivered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Intent {
+    /// The call.
+    pub call_id: CallId,
+    /// The agent's registered name.
+    pub agent_id: String,
+    /// The user it acts for.
+    pub user: Option<String>,
+    /// The task, in its owner's own words: two owners may use the same one and never meet.
+    pub task_id: Option<String>,
+    /// The tool's name, as asked for.
+    pub tool: String,
+    /// Its version; empty when the call ended before the tool was resolved.
+    pub version: String,
+    /// Its tier, once resolved.
+    pub tier: Option<Tier>,
+    /// Digest of definition and artifact, once resolved.
+    pub tool_digest: Option<String>,
+    /// Digest of the generation of catalog, policy and data that the call is pinned to.
+    pub generation: Option<String>,
+    /// The policy decision it rests on.
+    pub decision_id: Option<String>,
+    /// W3C trace id, 32 hex digits.
+    pub trace_id: String,
+    /// The arguments as JSON, redacted.
+    pub arguments: String,
+    /// Lower-case hex SHA-256 of the arguments as the tool gets them.
+    pub arguments_sha256: String,
+    /// Why the agent wants it.
+    pub reason: Option<String>,
+    /// Arrival, by the wall clock.
+    pub created_at: OffsetDateTime,
+    /// Whether the invocation has begun to leave: from then on the tool may have run.
+    pub delivered: bool,
+}
+
+/// The one outcome of a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The call.
+    pub call_id: CallId,
+    /// A final state.
+    pub state: CallState,
+    /// Whether there is no good result.
+    pub is_error: bool,
+    /// What the tool wrote, as JSON.
+    pub result: Option<String>,
+    /// The slug of the problem type, when the call ended in one of ours.
+    pub problem: Option<String>,
+    /// The true reason, whatever the caller was shown.
+    pub detail: Option<String>,
+    /// Whether the tool may have had an effect, where that is in question.
+    pub may_have_run: Option<bool>,
+    /// How the tool ended.
+    pub exit: Option<String>,
+    /// From arrival to outcome in milliseconds, by a monotonic clock.
+    pub duration_ms: f64,
+    /// When it ended, by the wall clock.
+    pub finished_at: OffsetDateTime,
+}
+
+/// A call as the ledger has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallRow {
+    /// What was to happen.
+    pub intent: Intent,
+    /// Where it stands.
+    pub state: CallState,
+    /// What came of it; `None` while it is open.
+    pub outcome: Option<Outcome>,
+}
+
+impl CallRow {
+    /// Whether it is `caller`'s own. Everybody else is to be told that there is no such call.
+    pub fn is_owned_by(&self, caller: &Caller) -> bool {
+        caller.owns(&self.intent.agent_id, self.intent.user.as_deref())
+    }
+
+    /// The shape every door shows.
+    pub fn view(self) -> CallView {
+        let Self { intent, state, outcome } = self;
+        let (is_error, duration_ms) = outcome.as_ref().map(|o| (o.is_error, o.duration_ms)).unzip();
+        CallView {
+            id: intent.call_id,
+            tool: intent.tool,
+            version: intent.version,
+            task_id: intent.task_id,
+            state,
+            is_error,
+            result: outcome.and_then(|o| o.result).map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
+            decision_id: intent.decision_id,
+            trace_id: intent.trace_id,
+            duration_ms,
+            created_at: intent.created_at,
+        }
+    }
+}
+
+/// A registered agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRow {
+    /// The public part of its key.
+    pub key_id: String,
+    /// Its name, unique.
+    pub name: String,
+    /// The user it acts for.
+    pub user: Option<String>,
+    /// HMAC-SHA-256 of its key.
+    pub key_mac: [u8; 32],
+    /// When it was registered.
+    pub created_at: OffsetDateTime,
+    /// Whether it is locked out.
+    pub suspended: bool,
+}

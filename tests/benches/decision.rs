@@ -1,0 +1,1 @@
+//! One policy decision, with few and with many grants.

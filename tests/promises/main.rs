@@ -1,0 +1,16 @@
+//! The promises of Mayfly, each kept through the real doors of a real process. One file a promise.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod bad_input;
+mod calls;
+mod cancel;
+mod crash;
+mod doors;
+mod drain;
+mod events;
+mod limits;
+mod published_policy;
+mod records;
+mod reload;
+mod shipped_tools;
+mod traces;

@@ -1,0 +1,1 @@
+//! The tools that ship, run by a gateway with the policy that ships.
