@@ -38,6 +38,16 @@ impl Caller {
     pub fn owns(&self, agent_id: &str, user: Option<&str>) -> bool {
         self.agent_id == agent_id && self.user() == user
     }
+
+    /// Anyone, for the tests of other rooms.
+    #[cfg(test)]
+    pub(crate) fn fixture(agent_id: &str, user: Option<&str>, actors: &[&str]) -> Self {
+        Self {
+            agent_id: agent_id.to_owned(),
+            user: user.map(str::to_owned),
+            actors: actors.iter().map(|actor| (*actor).to_owned()).collect(),
+        }
+    }
 }
 
 #[cfg(test)]

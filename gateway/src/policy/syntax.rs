@@ -235,7 +235,7 @@ impl Rules {
         let mut problems = Vec::new();
         for rule in &self.all {
             for (name, line, arguments) in &rule.calls {
-                if name == "arithmetic" || name == "print" || functions.contains(&self.resolved(rule, name)) {
+                if name == "arithmetic" || name == "print" || refusal(name).is_some() || functions.contains(&self.resolved(rule, name)) {
                     continue;
                 }
                 let wrong = match regorus::unstable::BUILTINS.get(name.as_str()) {
@@ -280,7 +280,9 @@ impl Rules {
                 }
             }
             let rests_on = |other: &&Rule| {
-                other.package == package && (rule.names.contains(&other.name) || rule.names.contains(&format!("data.{package}.{}", other.name)))
+                other.package == package
+                    && other.name != rule.name
+                    && (rule.names.contains(&other.name) || rule.names.contains(&format!("data.{package}.{}", other.name)))
             };
             ahead.extend(self.all.iter().filter(rests_on));
         }
@@ -372,7 +374,8 @@ mod tests {
         for text in [
             "package a\nallow if { input.x }\ndeny { input.y }",
             "package a\ndeny { input.y }\nallow if input.x",
-            "package a\ndeny { input.y }\ndeny contains \"no\" { input.x }",
+            "package a\ndeny { input.y }\ndeny contains \"no\" if { input.x }",
+            "package a\ndeny { every x in input.y { x } }",
         ] {
             let problems = parsed(text).unwrap_err();
             assert!(problems[0].line.is_some(), "{problems:?}");
@@ -384,7 +387,7 @@ mod tests {
         let problems = parsed("package a\n\nallow if {\n  input.x ==\n}\n").unwrap_err();
         assert_eq!((problems[0].file.as_deref(), problems[0].line), (Some("a.rego"), Some(5)), "{problems:?}");
         let problems = parsed("package a\nallow {\n  input.x\n}\ndeny {\n  input.y ==\n}\n").unwrap_err();
-        assert_eq!(problems[0].line, Some(7), "{problems:?}");
+        assert_eq!(problems[0].line, Some(5), "{problems:?}");
     }
 
     #[test]
