@@ -80,7 +80,9 @@ pub enum BuildError {
         advice: &'static str,
     },
     /// There is nothing to build for an image that is named by its digest.
-    #[error("`executor.image` is pinned by digest (`{0}`), so there is nothing to build; write a tag, such as name:1.0.0, to build it from the Dockerfile")]
+    #[error(
+        "`executor.image` is pinned by digest (`{0}`), so there is nothing to build; write a tag, such as name:1.0.0, to build it from the Dockerfile"
+    )]
     Pinned(String),
     /// A program that the build needs is not there.
     #[error("`{program}` could not be started ({source}): {advice}")]
@@ -151,7 +153,12 @@ pub type Progress<'a> = &'a (dyn Fn(&str) + Send + Sync);
 ///
 /// # Errors
 /// [`BuildError`]; what lay there before is then untouched.
-pub async fn build(dir: &Path, definition: &Definition, options: &BuildOptions, progress: Progress<'_>) -> Result<Built, BuildError> {
+pub async fn build(
+    dir: &Path,
+    definition: &Definition,
+    options: &BuildOptions,
+    progress: Progress<'_>,
+) -> Result<Built, BuildError> {
     let begun = Instant::now();
     let dir = dir.canonicalize().map_err(|source| BuildError::File { path: dir.to_owned(), source })?;
     let artifact = match definition.executor.backend {

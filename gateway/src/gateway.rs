@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
 
 use crate::call::{CallEvent, CallId, CallRequest, CallState, CallView};
@@ -21,13 +22,16 @@ use crate::error::CallError;
 use crate::generation::Generation;
 use crate::inspect::{Inspected, Redactor, inspect};
 use crate::limits::Limits;
-use crate::live::{CallFailure, LiveCall, LiveCalls, Ticket};
-use crate::policy::{Permit, Question};
+use crate::live::{LiveCall, LiveCalls};
+use crate::policy::{Decision, Permit, Question, Verdict};
 use crate::record::Record;
 use crate::runner::Runner;
 use crate::store::Store;
-use crate::telemetry::{SpanView, Telemetry, names};
-use crate::view::ToolView;
+use crate::telemetry::Telemetry;
+use crate::telemetry::names::span;
+
+pub use crate::live::{CallFailure, Ticket};
+pub use crate::view::{SpanView, ToolView};
 
 /// Everything a call needs on its way; shared as `Arc` by all doors.
 pub struct Gateway {
@@ -55,11 +59,10 @@ impl Gateway {
     /// # Errors
     /// [`CallError::Unauthenticated`], [`CallError::AgentSuspended`], [`CallError::RateLimited`]; each is counted.
     pub fn authenticate(&self, authorization: Option<&str>) -> Result<Arc<Caller>, CallError> {
-        let found = self.callers.authenticate(authorization);
-        let flood = |caller: Arc<Caller>| self.limits.flood(&caller).map(|()| caller);
-        found.and_then(flood).inspect_err(|error| {
-            self.telemetry.metrics().refused_at_the_door(error.face().status);
-        })
+        let arrived = Instant::now();
+        let found = self.callers.authenticate(authorization).map_err(|error| self.limits.failed_authentication(error));
+        let admitted = found.and_then(|caller| self.limits.request(&caller).map(|()| caller));
+        admitted.inspect_err(|error| self.telemetry.metrics().call(None, None, None, error.face().status, arrived.elapsed()))
     }
 
     /// Steps 2 to 12 on a task of their own; answers when the call runs.
@@ -68,7 +71,7 @@ impl Gateway {
     /// The refusal, when it never gets there. It has a record and an id all the same.
     pub async fn submit(self: &Arc<Self>, caller: Arc<Caller>, request: CallRequest) -> Result<Ticket, CallFailure> {
         let arrived = Instant::now();
-        let trace = self.telemetry.begin(&request.tool, request.traceparent.as_deref());
+        let trace = self.telemetry.begin(span::EXECUTE_TOOL, request.traceparent.as_deref());
         let call = self.live.open(caller, &request, trace);
         self.tasks.spawn(self.clone().drive(call.clone(), request, arrived));
         Ticket::take(call).await
@@ -100,20 +103,22 @@ impl Gateway {
         record.arguments(call, &tool, &arguments);
 
         // 4. authorize
-        let question = Question { caller: &call.caller, tool: &tool, arguments, task_id: request.task_id.as_deref() };
-        let span = call.trace.span(names::AUTHORIZE);
-        let ruling = generation.policy.authorize(question).inspect_err(|error| {
+        let (caller, task_id, now) = (call.caller.clone(), request.task_id, OffsetDateTime::now_utc());
+        let question = Question { caller, tool: tool.clone(), arguments, task_id, now };
+        let span = call.trace.span(span::AUTHORIZE);
+        let (decision, verdict) = generation.policy.authorize(question).map_err(|error| {
+            span.fail("policy could not decide");
             tracing::error!(call_id = %call.id, %error, "policy could not decide");
-        });
+            CallError::PolicyUnavailable
+        })?;
         drop(span);
-        let ruling = ruling.map_err(|_| CallError::PolicyUnavailable)?;
-        record.decision(call, ruling.decision());
+        record.decision(call, &decision);
 
         // 6. approve, 7. permit: only an allowing decision that demands nothing we cannot do gives one
-        let permit = ruling.permit()?;
+        let permit = granted(decision, verdict)?;
 
         // 8. admit: held until the outcome
-        let _admission = self.limits.admit(permit.tool())?;
+        let _admission = self.limits.admit(&tool.definition.name, tool.definition.limits.concurrency)?;
 
         // 9. commit: durable before anything is delivered
         if call.canceled.is_cancelled() {
@@ -125,13 +130,12 @@ impl Gateway {
         let redactor = Redactor::of(permit.arguments());
         let (tool, obligations) = (permit.tool().clone(), permit.obligations().clone());
         let report = self.runner.run(permit, call, &redactor).await?;
-        record.sandbox(&report);
-        let _settle = call.trace.span(names::SETTLE);
+        let _settle = call.trace.span(span::SETTLE);
         inspect(&tool, &obligations, &redactor, report)
     }
 
     async fn commit(&self, call: &LiveCall, record: &mut Record, permit: &Permit) -> Result<(), CallError> {
-        let span = call.trace.span(names::COMMIT);
+        let span = call.trace.span(span::COMMIT);
         self.store.commit(record.intent(Runner::delivers_at_once(permit))).await.map_err(|error| {
             span.fail("not recorded");
             tracing::error!(call_id = %call.id, %error, "an intent could not be made durable");
@@ -145,7 +149,7 @@ impl Gateway {
     /// The one exit.
     async fn conclude(&self, call: &Arc<LiveCall>, record: Record, end: Result<Inspected, CallError>) {
         let outcome = record.outcome(call, &end);
-        let span = call.trace.span(names::RECORD);
+        let span = call.trace.span(span::RECORD);
         let end = match self.write(&record, outcome.clone()).await {
             Ok(()) => end,
             Err(error) => {
@@ -158,7 +162,7 @@ impl Gateway {
         };
         drop(span);
         let view = record.view(call, &outcome, &end);
-        self.telemetry.ended(call, &record, &end);
+        record.publish(call, &self.telemetry, &end);
         self.live.close(call.id);
         call.ended(view, end.err());
     }
@@ -210,7 +214,7 @@ impl Gateway {
             return Ok(live.view());
         }
         let row = self.store.call(id).await.map_err(internal)?;
-        let own = row.filter(|row| caller.owns(&row.agent_id, row.user.as_deref()));
+        let own = row.filter(|row| row.is_owned_by(caller));
         own.map(|row| row.view()).ok_or(CallError::UnknownCall)
     }
 
@@ -268,6 +272,15 @@ impl Gateway {
             let _ = tokio::time::timeout(Duration::from_secs(15), self.tasks.wait()).await;
         }
         self.runner.drain(Duration::from_secs(10)).await;
+    }
+}
+
+fn granted(decision: Decision, verdict: Verdict) -> Result<Permit, CallError> {
+    match verdict {
+        Verdict::Permitted(permit) => Ok(permit),
+        Verdict::Denied => Err(CallError::Denied { reasons: decision.reasons }),
+        Verdict::ApprovalDemanded => Err(CallError::ApprovalUnavailable),
+        Verdict::Unenforceable(key) => Err(CallError::ObligationUnenforceable(key)),
     }
 }
 

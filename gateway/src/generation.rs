@@ -10,9 +10,9 @@ use crate::call::CallRequest;
 use crate::caller::Caller;
 use crate::catalog::definition::Tier;
 use crate::catalog::{Catalog, CatalogError, Tool};
-use crate::config::Config;
+use crate::config::{Config, PolicyConfig};
 use crate::error::CallError;
-use crate::policy::{Policy, PolicyLoadError};
+use crate::policy::{Policy, PolicyLoadError, PolicySettings};
 use crate::view::ToolView;
 
 /// One consistent set of tools and rules.
@@ -54,7 +54,7 @@ impl Generation {
     /// Every problem of the first part that has any.
     pub fn load(config: &Config) -> Result<Self, GenerationError> {
         let catalog = Catalog::load(&config.tools, &config.allowed_mounts)?;
-        let policy = Policy::load(&config.policy.path, config.policy.data.as_deref(), &config.policy.settings())?;
+        let policy = Policy::load(&config.policy.path, config.policy.data.as_deref(), &policy_settings(&config.policy))?;
         let digest = hex::encode(Sha256::new().chain_update(catalog.digest()).chain_update(policy.digest()).finalize());
         Ok(Self { digest, catalog, policy, loaded_at: OffsetDateTime::now_utc() })
     }
@@ -72,7 +72,7 @@ impl Generation {
     pub fn resolve(&self, caller: &Caller, request: &CallRequest) -> Result<Arc<Tool>, (CallError, Option<Absence>)> {
         let absent = |why| (CallError::UnknownTool(request.tool.clone()), Some(why));
         let tool = self.catalog.get(&request.tool).ok_or_else(|| absent(Absence::Unknown))?;
-        if tool.definition.tier == Tier::Forbidden || !self.policy.may_see(caller, &tool.definition.name) {
+        if tool.definition.tier == Tier::Forbidden || !self.shows(caller, &tool.definition.name) {
             return Err(absent(Absence::Hidden));
         }
         match &request.version {
@@ -86,7 +86,22 @@ impl Generation {
 
     /// Every tool this caller may see.
     pub fn visible(&self, caller: &Caller) -> Vec<ToolView> {
-        let open = self.catalog.iter().filter(|tool| tool.definition.tier != Tier::Forbidden);
-        open.filter(|tool| self.policy.may_see(caller, &tool.definition.name)).map(|tool| ToolView::from(&**tool)).collect()
+        let open: Vec<_> = self.catalog.iter().filter(|tool| tool.definition.tier != Tier::Forbidden).collect();
+        let names = open.iter().map(|tool| tool.definition.name.as_str());
+        let shown = self.policy.visible(caller, OffsetDateTime::now_utc(), names);
+        open.iter().filter(|tool| shown.contains(tool.definition.name.as_str())).map(|tool| ToolView::from(&***tool)).collect()
+    }
+
+    fn shows(&self, caller: &Caller, tool: &str) -> bool {
+        self.policy.visible(caller, OffsetDateTime::now_utc(), [tool]).contains(tool)
+    }
+}
+
+fn policy_settings(config: &PolicyConfig) -> PolicySettings {
+    PolicySettings {
+        package: config.package.clone(),
+        timezone: config.timezone.clone(),
+        environment: config.environment.clone(),
+        time_limit: config.time_limit,
     }
 }

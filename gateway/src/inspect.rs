@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     fn redactor(value: Value, redacted: Value) -> Redactor {
-        Redactor::of(&Arguments { bytes: value.to_string().into(), value, redacted })
+        Redactor::of(&Arguments { bytes: value.to_string().into(), value: value.into(), redacted: redacted.into() })
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+use mayfly_executor::wire;
+
 use crate::call::{CallRequest, CallState, CallView};
 use crate::catalog::{Arguments, Tool};
 use crate::error::CallError;
@@ -14,7 +16,8 @@ use crate::inspect::Inspected;
 use crate::live::LiveCall;
 use crate::policy::Decision;
 use crate::store::{Intent, Outcome};
-use crate::telemetry::names;
+use crate::telemetry::log::{CallLine, Output, OutputKind};
+use crate::telemetry::{Telemetry, names};
 
 /// The record of one call in the making.
 pub struct Record {
@@ -22,10 +25,8 @@ pub struct Record {
     intent: Intent,
     /// The tool, once it is resolved.
     pub tool: Option<Arc<Tool>>,
-    /// What policy was asked about.
-    pub action: Option<String>,
-    /// What policy was asked about.
-    pub resource: Option<String>,
+    /// The arguments, once they are valid.
+    pub arguments: Option<Arguments>,
     /// What policy said.
     pub decision: Option<Decision>,
     hidden: bool,
@@ -42,9 +43,9 @@ impl Record {
             task_id: request.task_id.clone(),
             tool: request.tool.clone(),
             version: request.version.clone().unwrap_or_default(),
-            tier: String::new(),
-            tool_digest: String::new(),
-            generation: String::new(),
+            tier: None,
+            tool_digest: None,
+            generation: None,
             decision_id: None,
             trace_id: call.trace.trace_id(),
             arguments: String::new(),
@@ -53,13 +54,12 @@ impl Record {
             created_at: OffsetDateTime::now_utc(),
             delivered: false,
         };
-        let (tool, action, resource, decision) = (None, None, None, None);
-        Self { arrived, intent, tool, action, resource, decision, hidden: false, committed: false }
+        Self { arrived, intent, tool: None, arguments: None, decision: None, hidden: false, committed: false }
     }
 
     /// Under which generation it is decided.
     pub fn generation(&mut self, generation: &Generation) {
-        self.intent.generation.clone_from(&generation.digest);
+        self.intent.generation = Some(generation.digest.clone());
     }
 
     /// Keeps the true reason of an absence and gives back the error to show.
@@ -72,22 +72,24 @@ impl Record {
     pub fn tool(&mut self, call: &LiveCall, tool: &Arc<Tool>) {
         let definition = &tool.definition;
         self.intent.version.clone_from(&definition.version);
-        self.intent.tier = definition.tier.as_str().to_owned();
-        self.intent.tool_digest.clone_from(&tool.digest);
+        self.intent.tier = Some(definition.tier);
+        self.intent.tool_digest = Some(tool.digest.clone());
         self.tool = Some(tool.clone());
         call.amend(|view| view.version.clone_from(&definition.version));
         call.trace.set(names::TOOL_VERSION, definition.version.clone());
     }
 
-    /// With which arguments: their redacted form, and the digest of the one value that everybody sees.
+    /// With which arguments: the redacted form, and the digest of the one value that everybody sees.
     pub fn arguments(&mut self, call: &LiveCall, tool: &Tool, arguments: &Arguments) {
-        self.action = Some(tool.action(arguments).to_owned());
-        self.resource = Some(tool.resource(arguments).to_owned());
+        self.arguments = Some(arguments.clone());
         self.intent.arguments = arguments.redacted.to_string();
         self.intent.arguments_sha256 = hex::encode(Sha256::digest(&arguments.bytes));
-        call.trace.set(names::ACTION, tool.action(arguments).to_owned());
-        call.trace.set(names::RESOURCE, tool.resource(arguments).to_owned());
-        call.trace.set(names::ARGUMENTS, mayfly_executor::wire::clip(&self.intent.arguments).to_owned());
+        for (name, class) in [(names::ACTION, tool.action(arguments)), (names::RESOURCE, tool.resource(arguments))] {
+            if let Ok(class) = class {
+                call.trace.set(name, class.to_owned());
+            }
+        }
+        call.trace.set(names::GEN_AI_TOOL_CALL_ARGUMENTS, wire::clip(&self.intent.arguments).to_owned());
     }
 
     /// What policy said.
@@ -95,7 +97,7 @@ impl Record {
         let id = decision.id.to_string();
         call.amend(|view| view.decision_id = Some(id.clone()));
         call.trace.set(names::DECISION_ID, id.clone());
-        call.trace.set(names::ALLOW, decision.allow);
+        call.trace.set(names::DECISION_ALLOW, decision.allow);
         self.intent.decision_id = Some(id);
         self.decision = Some(decision.clone());
     }
@@ -136,11 +138,7 @@ impl Record {
 
     /// The one outcome.
     pub fn outcome(&self, call: &LiveCall, end: &Result<Inspected, CallError>) -> Outcome {
-        let (state, is_error, problem) = match end {
-            Ok(inspected) if inspected.is_error => (CallState::Failed, true, None),
-            Ok(_) => (CallState::Succeeded, false, None),
-            Err(error) => (error.face().state, true, Some(error.face().slug.to_owned())),
-        };
+        let problem = end.as_ref().err().map(|error| error.face().slug.to_owned());
         let may_have_run = match end {
             Ok(_) | Err(CallError::TimedOut(_) | CallError::OutputRejected(_)) => true,
             Err(CallError::Canceled { may_have_run } | CallError::Interrupted { may_have_run }) => *may_have_run,
@@ -148,8 +146,8 @@ impl Record {
         };
         Outcome {
             call_id: call.id,
-            state,
-            is_error,
+            state: outcome_state(end),
+            is_error: !matches!(end, Ok(inspected) if !inspected.is_error),
             result: end.as_ref().ok().map(|inspected| inspected.result.to_string()),
             problem,
             detail: self.detail(end),
@@ -174,13 +172,55 @@ impl Record {
         Some(format!("{error}{absence}{reasons}"))
     }
 
+    /// Ends the trace, counts the call, writes its line.
+    pub fn publish(&self, call: &LiveCall, telemetry: &Telemetry, end: &Result<Inspected, CallError>) {
+        let took = self.elapsed();
+        let state = outcome_state(end);
+        call.trace.set(names::OUTCOME, state.as_str());
+        if let Ok(inspected) = end {
+            call.trace.set(names::EXIT, inspected.exit.clone());
+            call.trace.set(names::OUTPUT_BYTES, i64::try_from(inspected.output_bytes).unwrap_or(i64::MAX));
+        }
+        call.trace.finish(!matches!(end, Ok(inspected) if !inspected.is_error));
+        telemetry.keep(call.id, &call.trace);
+        let (caller, tool, arguments) = (&*call.caller, self.tool.as_deref(), self.arguments.as_ref());
+        telemetry.metrics().call(Some(caller), tool, arguments, self.true_status(end), took);
+        telemetry.log().call(&CallLine {
+            call_id: call.id,
+            agent_id: Some(caller.agent_id()),
+            user: caller.user(),
+            task_id: self.intent.task_id.as_deref(),
+            tool: &self.intent.tool,
+            version: tool.map(|tool| tool.definition.version.as_str()),
+            tier: self.intent.tier,
+            arguments,
+            decision: self.decision.as_ref(),
+            output: end.as_ref().ok().map(|inspected| Output {
+                bytes: inspected.output_bytes,
+                kind: if inspected.result.is_string() { OutputKind::Text } else { OutputKind::Json },
+            }),
+            latency: took,
+            outcome: state,
+            error: end.as_ref().err().map(|error| error.face().slug),
+            trace_id: &self.intent.trace_id,
+        });
+    }
+
     /// The call as every door shows it from now on.
     pub fn view(&self, call: &LiveCall, outcome: &Outcome, end: &Result<Inspected, CallError>) -> CallView {
         let mut view = call.view();
-        view.state = end.as_ref().err().map_or(outcome.state, |error| error.face().state);
-        view.is_error = Some(outcome.is_error || end.is_err());
+        view.state = outcome_state(end);
+        view.is_error = Some(!matches!(end, Ok(inspected) if !inspected.is_error));
         view.result = end.as_ref().ok().map(|inspected| inspected.result.clone());
         view.duration_ms = Some(outcome.duration_ms);
         view
+    }
+}
+
+const fn outcome_state(end: &Result<Inspected, CallError>) -> CallState {
+    match end {
+        Ok(inspected) if inspected.is_error => CallState::Failed,
+        Ok(_) => CallState::Succeeded,
+        Err(error) => error.face().state,
     }
 }

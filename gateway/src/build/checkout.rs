@@ -19,7 +19,8 @@ impl Checkout {
 
     fn above(dir: &Path) -> Option<Self> {
         let holds = |folder: &&Path| {
-            std::fs::read_to_string(folder.join("executor/Cargo.toml")).is_ok_and(|text| text.contains("name = \"mayfly-executor\""))
+            std::fs::read_to_string(folder.join("executor/Cargo.toml"))
+                .is_ok_and(|text| text.contains("name = \"mayfly-executor\""))
         };
         dir.ancestors().find(holds).map(|root| Self { root: root.to_owned() })
     }
@@ -31,7 +32,9 @@ impl Checkout {
 
     /// Where its own crates are built.
     pub(super) fn target_dir(&self) -> PathBuf {
-        std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()).map_or_else(|| self.root.join("target"), |dir| self.root.join(dir))
+        std::env::var_os("CARGO_TARGET_DIR")
+            .filter(|dir| !dir.is_empty())
+            .map_or_else(|| self.root.join("target"), |dir| self.root.join(dir))
     }
 }
 

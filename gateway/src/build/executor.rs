@@ -30,7 +30,20 @@ async fn build(checkout: &Checkout, progress: Progress<'_>) -> Result<PathBuf, B
     progress("building the executor that goes on top of images");
     let target_dir = checkout.target_dir();
     let folder = target_dir.display().to_string();
-    let arguments = ["build", "-p", NAME, "--bin", NAME, "--no-default-features", "--profile", "executor", "--target", &target, "--target-dir", &folder];
+    let arguments = [
+        "build",
+        "-p",
+        NAME,
+        "--bin",
+        NAME,
+        "--no-default-features",
+        "--profile",
+        "executor",
+        "--target",
+        &target,
+        "--target-dir",
+        &folder,
+    ];
     process::run("cargo", &arguments, checkout.root(), progress).await?;
     let made = target_dir.join(&target).join("executor").join(NAME);
     require_static(&made).await.map(|()| made)

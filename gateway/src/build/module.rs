@@ -11,12 +11,24 @@ use crate::catalog::definition::Definition;
 pub(super) const TARGETS: [&str; 2] = ["wasm32-wasip1", "wasm32-wasip2"];
 
 /// Builds the crate and puts its program where `executor.module` says.
-pub(super) async fn build(dir: &Path, definition: &Definition, options: &BuildOptions, progress: Progress<'_>) -> Result<Artifact, BuildError> {
+pub(super) async fn build(
+    dir: &Path,
+    definition: &Definition,
+    options: &BuildOptions,
+    progress: Progress<'_>,
+) -> Result<Artifact, BuildError> {
     let no_source = |wanted, advice| BuildError::NoSource { dir: dir.to_owned(), wanted, advice };
-    let module = definition.executor.module.as_ref().ok_or_else(|| no_source("`executor.module`", "name the file to build, such as TOOL.wasm"))?;
+    let module = definition
+        .executor
+        .module
+        .as_ref()
+        .ok_or_else(|| no_source("`executor.module`", "name the file to build, such as TOOL.wasm"))?;
     let manifest = dir.join("Cargo.toml");
     if !manifest.is_file() {
-        return Err(no_source("Cargo.toml", "put the crate beside its tool.yaml, or the finished module where `executor.module` says"));
+        return Err(no_source(
+            "Cargo.toml",
+            "put the crate beside its tool.yaml, or the finished module where `executor.module` says",
+        ));
     }
     let target = target(dir, &manifest, definition).await?;
     toolchain::ensure_target(dir, target, progress).await?;
@@ -78,7 +90,8 @@ async fn compile(
 ) -> Result<PathBuf, BuildError> {
     let target_dir = checkout::tools_target_dir(dir, options).display().to_string();
     let manifest_text = manifest.display().to_string();
-    let mut arguments = vec!["build", "--release", "--target", target, "--target-dir", &target_dir, "--manifest-path", &manifest_text];
+    let mut arguments =
+        vec!["build", "--release", "--target", target, "--target-dir", &target_dir, "--manifest-path", &manifest_text];
     arguments.push("--message-format=json-render-diagnostics");
     if dir.join("Cargo.lock").is_file() {
         arguments.push("--locked");
@@ -109,7 +122,9 @@ struct Message {
 fn programs(printed: &[u8], manifest: &Path) -> Vec<PathBuf> {
     let messages = printed.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Message>(line).ok());
     let ours = messages.filter(|message| message.reason == "compiler-artifact" && message.manifest_path == manifest);
-    ours.flat_map(|message| message.filenames).filter(|file| file.extension().is_some_and(|extension| extension == "wasm")).collect()
+    ours.flat_map(|message| message.filenames)
+        .filter(|file| file.extension().is_some_and(|extension| extension == "wasm"))
+        .collect()
 }
 
 #[cfg(test)]

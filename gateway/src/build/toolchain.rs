@@ -12,7 +12,9 @@ pub(super) async fn ensure_target(dir: &Path, target: &str, progress: Progress<'
     progress(&format!("fetching Rust's standard library for {target}"));
     let missing = |advice: String| BuildError::TargetMissing { target: target.to_owned(), advice };
     process::run("rustup", &["target", "add", target], dir, progress).await.map_err(|error| match error {
-        BuildError::NotStarted { .. } => missing("there is no rustup to fetch it; install it with the package manager that Rust came from".into()),
+        BuildError::NotStarted { .. } => {
+            missing("there is no rustup to fetch it; install it with the package manager that Rust came from".into())
+        }
         other => missing(format!("run `rustup target add {target}` in {} and look at what it says ({other})", dir.display())),
     })?;
     if installed(dir, target).await? {

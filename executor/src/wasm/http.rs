@@ -1,0 +1,260 @@
+//! HTTP for components: our half of `wasi:http`.
+//!
+//! # Flow
+//! count -> listed? -> resolve once -> addresses admitted? -> connect to exactly these -> TLS -> send -> meter the body
+//!
+//! # Guarantees
+//! Nothing is sent to where the call's list does not lead. Redirects are answers like any other: a guest that follows one
+//! makes a new request, which is checked again. When the call ends, its connections end.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+use tokio_util::task::TaskTracker;
+use wasmtime_wasi_http::io::TokioIo;
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+use crate::spec::Destination;
+use crate::wire::Span;
+
+use super::config::HttpLimits;
+use super::egress::{self, Refusal, Target};
+use super::metered::Metered;
+use super::spans::RequestSpan;
+
+/// Largest head of a response.
+const HEAD_BUFFER: usize = 128 << 10;
+/// Largest write to a request's body that is kept for the connection to take.
+const BODY_CHUNK: usize = 64 << 10;
+/// How long the connections of an ended call may take to be gone.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// TLS as every call uses it: ring, and the roots that browsers trust.
+pub(super) fn tls_config() -> Result<Arc<ClientConfig>, rustls::Error> {
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// The hooks of one call. Without an [`Outgoing`] every request is refused.
+pub(super) struct Http(pub(super) Option<Arc<Outgoing>>);
+
+/// What one call's requests share.
+pub(super) struct Outgoing {
+    egress: BTreeSet<Destination>,
+    limits: HttpLimits,
+    tls: Arc<ClientConfig>,
+    deadline: Instant,
+    requests: AtomicU32,
+    received: AtomicU64,
+    spans: Mutex<Vec<Span>>,
+    running: TaskTracker,
+}
+
+type Stream = Either<TcpStream, TlsStream<TcpStream>>;
+type Connection = http1::Connection<TokioIo<Stream>, WasiBody>;
+type Sent = Box<dyn Future<Output = Result<(), Error>> + Send>;
+
+impl Outgoing {
+    pub(super) fn new(egress: BTreeSet<Destination>, limits: HttpLimits, tls: Arc<ClientConfig>, deadline: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            egress,
+            limits,
+            tls,
+            deadline,
+            requests: AtomicU32::new(0),
+            received: AtomicU64::new(0),
+            spans: Mutex::default(),
+            running: TaskTracker::new(),
+        })
+    }
+
+    /// Waits until no request runs any more (their tasks were aborted with the store), and gives their spans.
+    pub(super) async fn finish(&self) -> Vec<Span> {
+        self.running.close();
+        let _ = timeout(FAREWELL, self.running.wait()).await;
+        std::mem::take(&mut self.spans.lock())
+    }
+
+    pub(super) fn record(&self, span: Span) {
+        let mut spans = self.spans.lock();
+        if spans.len() < crate::wire::MAX_SPANS {
+            spans.push(span);
+        }
+    }
+
+    /// Counts `bytes` of a response, and says whether they are still within the call's bound.
+    pub(super) fn received(&self, bytes: u64) -> Result<(), Error> {
+        let limit = self.limits.response_bytes.0;
+        let before = self.received.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > limit { Err(Error::HttpResponseBodySize(Some(limit))) } else { Ok(()) }
+    }
+
+    async fn send(
+        self: Arc<Self>,
+        request: Request<WasiBody>,
+        options: RequestOptions,
+    ) -> Result<(Response<WasiBody>, Sent), Error> {
+        let mut span = RequestSpan::begin(self.clone(), &request);
+        let result = self.exchange(request, options, &mut span).await;
+        match result {
+            Ok((response, connection)) => {
+                span.answered(response.status());
+                let body = |incoming| Metered::new(incoming, self.clone(), options.between_bytes_timeout).boxed_unsync();
+                let response = response.map(body);
+                let rest = self.running.track_future(async move {
+                    match connection {
+                        Some(connection) => connection.await.map_err(|e| from_hyper(&e)),
+                        None => Ok(()),
+                    }
+                });
+                Ok((response, Box::new(rest)))
+            }
+            Err(error) => {
+                span.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<WasiBody>,
+        options: RequestOptions,
+        span: &mut RequestSpan,
+    ) -> Result<(Response<hyper::body::Incoming>, Option<Connection>), Error> {
+        if self.requests.fetch_add(1, Ordering::Relaxed) >= self.limits.requests {
+            return Err(Error::ConnectionLimitReached);
+        }
+        // A tunnel would carry what we cannot see.
+        if request.method() == Method::CONNECT {
+            return Err(Error::HttpRequestMethodInvalid);
+        }
+        let target = Target::of(request.uri()).map_err(refused)?;
+        span.leads_to(&target.destination);
+        let target = target.listed_in(&self.egress).map_err(refused)?;
+        let connecting = self.within(options.connect_timeout).min(self.limits.connect_timeout);
+        let stream = timeout(connecting, self.connect(&target)).await.map_err(|_| Error::ConnectionTimeout)??;
+        let request = addressed(request, &target)?;
+        let mut http = http1::Builder::new();
+        http.max_buf_size(HEAD_BUFFER);
+        let answering = self.within(options.first_byte_timeout);
+        timeout(answering, async {
+            let (mut sender, mut connection) = http.handshake(TokioIo::new(stream)).await.map_err(|e| from_hyper(&e))?;
+            let mut response = pin!(sender.send_request(request));
+            tokio::select! {
+                biased;
+                response = &mut response => Ok((response.map_err(|e| from_hyper(&e))?, Some(connection))),
+                ended = &mut connection => {
+                    ended.map_err(|e| from_hyper(&e))?;
+                    Ok((response.await.map_err(|e| from_hyper(&e))?, None))
+                }
+            }
+        })
+        .await
+        .map_err(|_| Error::ConnectionReadTimeout)?
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Stream, Error> {
+        let Destination { host, port } = &target.destination;
+        let literal = host.parse::<IpAddr>().ok();
+        let answers = match literal {
+            Some(address) => vec![SocketAddr::new(address, *port)],
+            None => match tokio::net::lookup_host((host.as_str(), *port)).await {
+                Ok(answers) => answers.collect(),
+                Err(_) => return Err(refused(Refusal::NoAddress)),
+            },
+        };
+        let admitted = egress::admit(&self.egress, answers).map_err(refused)?;
+        let stream = TcpStream::connect(admitted.as_slice()).await.map_err(|e| from_connect(&e))?;
+        if !target.tls {
+            return Ok(Either::Left(stream));
+        }
+        let name = match literal {
+            Some(address) => ServerName::IpAddress(address.into()),
+            None => ServerName::try_from(host.clone()).map_err(|_| Error::HttpRequestUriInvalid)?,
+        };
+        TlsConnector::from(self.tls.clone()).connect(name, stream).await.map(Either::Right).map_err(|e| from_tls(&e))
+    }
+
+    /// What the guest asked for, or what is left of the call.
+    fn within(&self, asked: Option<Duration>) -> Duration {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        asked.map_or(left, |asked| asked.min(left))
+    }
+}
+
+impl WasiHttpHooks for Http {
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Sent), Error>> + Send> {
+        match &self.0 {
+            Some(outgoing) => {
+                let sent = outgoing.clone().send(request, options.unwrap_or_default());
+                Box::new(outgoing.running.track_future(sent))
+            }
+            None => Box::new(std::future::ready(Err(refused(Refusal::NotListed)))),
+        }
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK
+    }
+}
+
+/// The request as it goes over the wire: origin form, and a `Host` that says where it truly goes.
+fn addressed(mut request: Request<WasiBody>, target: &Target) -> Result<Request<WasiBody>, Error> {
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
+    let host = HeaderValue::from_str(&target.host_header()).map_err(|_| Error::HttpRequestUriInvalid)?;
+    request.headers_mut().insert(header::HOST, host);
+    Ok(request)
+}
+
+const fn refused(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::Malformed => Error::HttpRequestUriInvalid,
+        Refusal::NotListed => Error::HttpRequestDenied,
+        Refusal::AddressNotListed => Error::DestinationIpProhibited,
+        Refusal::NoAddress => Error::DestinationNotFound,
+    }
+}
+
+fn from_connect(error: &std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
+        std::io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+        _ => Error::DestinationUnavailable,
+    }
+}
+
+fn from_tls(error: &std::io::Error) -> Error {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(_)) => Error::TlsCertificateError,
+        _ => Error::TlsProtocolError,
+    }
+}
+
+pub(super) fn from_hyper(error: &hyper::Error) -> Error {
+    if error.is_incomplete_message() { Error::HttpResponseIncomplete } else { Error::HttpProtocolError }
+}

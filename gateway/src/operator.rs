@@ -1,0 +1,142 @@
+//! What operators and monitoring see and do: the faces that the other two listeners ask for.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use dashmap::DashMap;
+use mayfly_executor::Dispatcher;
+use parking_lot::Mutex;
+use secrecy::ExposeSecret;
+
+use crate::caller::{Agent, AgentError};
+use crate::catalog::Tool;
+use crate::gateway::Gateway;
+use crate::http::admin::{
+    Admin, AdminError, AgentRequest, AgentView, GenerationView, NewAgent, SandboxCounts, ToolStatus,
+};
+use crate::http::observability::Vitals;
+use crate::store::StoreError;
+
+/// The operator's view of a running gateway.
+pub struct Operator {
+    gateway: Arc<Gateway>,
+    dispatcher: Arc<Dispatcher>,
+    /// Digest of a tool -> why its sandbox could not be prepared.
+    unprepared: DashMap<String, String>,
+    /// Why the last reload was refused.
+    refused: Mutex<Option<String>>,
+}
+
+impl Operator {
+    /// An operator of `gateway`.
+    pub fn new(gateway: Arc<Gateway>, dispatcher: Arc<Dispatcher>) -> Arc<Self> {
+        Arc::new(Self { gateway, dispatcher, unprepared: DashMap::new(), refused: Mutex::default() })
+    }
+
+    /// Keeps why the last reload was refused; `None`: it was not.
+    pub fn reloaded(&self, refused: Option<String>) {
+        *self.refused.lock() = refused;
+    }
+
+    /// Makes every tool of the current generation ready, so that no first call finds out, and remembers which is not.
+    pub async fn prepare(&self) {
+        let generation = self.gateway.generation.load_full();
+        self.unprepared.clear();
+        for tool in generation.catalog.iter() {
+            let problem = match &tool.spec {
+                Err(why) => Some(why.to_string()),
+                Ok(spec) => self.dispatcher.prepare(spec).await.err().map(|error| error.to_string()),
+            };
+            if let Some(problem) = problem {
+                tracing::warn!(tool = %tool.definition.name, %problem, "a tool cannot run; calls of it are answered with 503");
+                self.unprepared.insert(tool.digest.clone(), problem);
+            }
+        }
+    }
+
+    fn status(&self, tool: &Tool) -> ToolStatus {
+        let definition = &tool.definition;
+        ToolStatus {
+            name: definition.name.clone(),
+            version: definition.version.clone(),
+            tier: definition.tier,
+            backend: definition.executor.backend,
+            unavailable: self.unprepared.get(&tool.digest).map(|problem| problem.clone()),
+        }
+    }
+
+    async fn find(&self, name: &str) -> Result<AgentView, AdminError> {
+        let agents = self.gateway.callers.list().await?;
+        agents.into_iter().find(|agent| agent.name == name).map(view).ok_or_else(|| AdminError::UnknownAgent(name.to_owned()))
+    }
+}
+
+fn view(agent: Agent) -> AgentView {
+    AgentView { name: agent.name, user: agent.user, suspended: agent.suspended, created_at: agent.created_at }
+}
+
+impl From<AgentError> for AdminError {
+    fn from(error: AgentError) -> Self {
+        match error {
+            AgentError::Name(_) | AgentError::User(_) => Self::Invalid(error.to_string()),
+            AgentError::Store(StoreError::DuplicateAgent(name)) => Self::AgentExists(name),
+            AgentError::Store(StoreError::UnknownAgent(name)) => Self::UnknownAgent(name),
+            other => Self::Store(other.to_string()),
+        }
+    }
+}
+
+#[async_trait]
+impl Admin for Operator {
+    async fn add_agent(&self, agent: AgentRequest) -> Result<NewAgent, AdminError> {
+        let key = self.gateway.callers.add(&agent.name, agent.user.as_deref()).await?;
+        Ok(NewAgent { agent: self.find(&agent.name).await?, key: key.secret().expose_secret().to_owned() })
+    }
+
+    async fn agents(&self) -> Result<Vec<AgentView>, AdminError> {
+        Ok(self.gateway.callers.list().await?.into_iter().map(view).collect())
+    }
+
+    async fn remove_agent(&self, name: &str) -> Result<(), AdminError> {
+        Ok(self.gateway.callers.remove(name).await?)
+    }
+
+    async fn set_suspended(&self, name: &str, suspended: bool) -> Result<AgentView, AdminError> {
+        let callers = &self.gateway.callers;
+        if suspended { callers.suspend(name).await? } else { callers.resume(name).await? }
+        self.find(name).await
+    }
+
+    fn tools(&self) -> Vec<ToolStatus> {
+        self.gateway.generation.load().catalog.iter().map(|tool| self.status(tool)).collect()
+    }
+
+    fn sandboxes(&self) -> Vec<SandboxCounts> {
+        let counts = self.dispatcher.backends().map(|(backend, counts)| SandboxCounts {
+            backend: backend.kind(),
+            started: counts.started.load(Ordering::Acquire),
+            destroyed: counts.destroyed.load(Ordering::Acquire),
+            orphans: counts.orphans.load(Ordering::Acquire),
+        });
+        counts.collect()
+    }
+
+    fn generation(&self) -> GenerationView {
+        let generation = self.gateway.generation.load();
+        let refused = self.refused.lock().clone();
+        GenerationView { digest: generation.digest.clone(), loaded_at: generation.loaded_at, refused }
+    }
+}
+
+impl Vitals for Operator {
+    fn metrics(&self) -> String {
+        let metrics = self.gateway.telemetry.metrics();
+        metrics.look_at(&self.dispatcher);
+        metrics.render()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.gateway.tasks.is_closed() { Err("shutting down".into()) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,162 @@
+//! What a decision demands on top of the tool's own limits, and whether it can be kept.
+//!
+//! Obligations only narrow. A key that is unknown, a value of the wrong type or a demand that this tool cannot meet is answered
+//! with the key's name, and the call is not made: an obligation nobody enforces is worse than none.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use mayfly_executor::BackendKind;
+use mayfly_executor::spec::{ByteSize, Destination};
+use serde_json::Value;
+
+use super::decision::{Isolation, Obligations};
+use crate::catalog::definition::Executor;
+
+/// Reads `obligations`; on error, the key that cannot be kept.
+pub(super) fn read(answer: Option<&Value>) -> Result<Obligations, String> {
+    let mut obligations = Obligations::default();
+    let demanded = match answer {
+        None => return Ok(obligations),
+        Some(Value::Object(demanded)) => demanded,
+        Some(_) => return Err("obligations".to_owned()),
+    };
+    for (key, value) in demanded {
+        let text = value.as_str();
+        let kept = match key.as_str() {
+            "timeout" => set(&mut obligations.timeout, text.and_then(duration)),
+            "egress" => set(&mut obligations.egress, destinations(value)),
+            "output_limit" => set(&mut obligations.output_limit, text.and_then(|text| text.parse::<ByteSize>().ok())),
+            "row_cap" => set(&mut obligations.row_cap, value.as_u64()),
+            "isolation" => set(&mut obligations.isolation, serde_json::from_value(value.clone()).ok()),
+            _ => false,
+        };
+        if !kept {
+            return Err(clipped(key));
+        }
+    }
+    Ok(obligations)
+}
+
+/// Reads `obligations` and narrows them to what this executor does anyway; on error, the key that cannot be kept.
+pub(super) fn enforceable(answer: Option<&Value>, executor: &Executor) -> Result<Obligations, String> {
+    let mut obligations = read(answer)?;
+    obligations.timeout = obligations.timeout.map(|timeout| timeout.min(executor.timeout));
+    obligations.output_limit = obligations.output_limit.map(|limit| limit.min(executor.output_limit));
+    if let Some(egress) = &obligations.egress
+        && !egress.iter().all(|destination| executor.network.contains(destination))
+    {
+        return Err("egress".to_owned());
+    }
+    if obligations.isolation.is_some_and(|least| isolation(executor.backend) < Some(least)) {
+        return Err("isolation".to_owned());
+    }
+    Ok(obligations)
+}
+
+/// What a backend gives; `None` for one that this room does not know.
+const fn isolation(backend: BackendKind) -> Option<Isolation> {
+    match backend {
+        BackendKind::Wasm => Some(Isolation::Wasm),
+        BackendKind::Docker => Some(Isolation::Container),
+        _ => None,
+    }
+}
+
+fn set<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
+    *slot = value;
+    slot.is_some()
+}
+
+/// `500ms`, `5s`, `2m`, `1h`; never zero, which no tool could meet.
+fn duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    let (digits, factor) = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let millis = is_number.then(|| digits.parse::<u64>().ok())??.checked_mul(*factor)?;
+    (millis > 0).then(|| Duration::from_millis(millis))
+}
+
+fn destinations(value: &Value) -> Option<BTreeSet<Destination>> {
+    value.as_array()?.iter().map(|one| one.as_str()?.parse().ok()).collect()
+}
+
+/// A key comes from policy, and goes into an error.
+fn clipped(key: &str) -> String {
+    key.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn executor(backend: BackendKind) -> Executor {
+        Executor {
+            backend,
+            module: None,
+            image: None,
+            command: Vec::new(),
+            timeout: Duration::from_secs(10),
+            memory: ByteSize::mebibytes(64),
+            cpu: None,
+            output_limit: ByteSize(1 << 16),
+            network: vec!["a.example:443".parse().unwrap(), "b.example:443".parse().unwrap()],
+            mounts: Vec::new(),
+            scratch: None,
+            pids: None,
+        }
+    }
+
+    fn wasm(demanded: Value) -> Result<Obligations, String> {
+        enforceable(Some(&demanded), &executor(BackendKind::Wasm))
+    }
+
+    #[test]
+    fn obligations_narrow_and_never_widen() {
+        let kept = wasm(json!({"timeout": "5s", "output_limit": "1Ki", "row_cap": 7, "egress": ["A.example:443"]})).unwrap();
+        assert_eq!(kept.timeout, Some(Duration::from_secs(5)));
+        assert_eq!(kept.output_limit, Some(ByteSize(1024)));
+        assert_eq!(kept.row_cap, Some(7));
+        assert_eq!(kept.egress.unwrap().len(), 1);
+        let kept = wasm(json!({"timeout": "1h", "output_limit": "1Gi"})).unwrap();
+        assert_eq!((kept.timeout, kept.output_limit), (Some(Duration::from_secs(10)), Some(ByteSize(1 << 16))));
+        assert_eq!(wasm(json!({"egress": []})).unwrap().egress, Some(BTreeSet::new()));
+        assert_eq!(enforceable(None, &executor(BackendKind::Wasm)), Ok(Obligations::default()));
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_named() {
+        for (demanded, key) in [
+            (json!({"budget": 3}), "budget"),
+            (json!({"timeout": 5}), "timeout"),
+            (json!({"timeout": "5"}), "timeout"),
+            (json!({"timeout": "0s"}), "timeout"),
+            (json!({"timeout": "-5s"}), "timeout"),
+            (json!({"timeout": "99999999999999999999s"}), "timeout"),
+            (json!({"timeout": null}), "timeout"),
+            (json!({"output_limit": 1024}), "output_limit"),
+            (json!({"row_cap": -1}), "row_cap"),
+            (json!({"row_cap": 1.5}), "row_cap"),
+            (json!({"row_cap": "1"}), "row_cap"),
+            (json!({"egress": "a.example:443"}), "egress"),
+            (json!({"egress": ["a.example"]}), "egress"),
+            (json!({"egress": ["c.example:443"]}), "egress"),
+            (json!({"isolation": "vm"}), "isolation"),
+            (json!({"isolation": "container"}), "isolation"),
+            (json!(["timeout"]), "obligations"),
+            (json!(null), "obligations"),
+            (json!(false), "obligations"),
+        ] {
+            assert_eq!(wasm(demanded.clone()), Err(key.to_owned()), "{demanded}");
+        }
+    }
+
+    #[test]
+    fn a_container_is_isolated_enough_for_both() {
+        for least in ["wasm", "container"] {
+            assert!(enforceable(Some(&json!({"isolation": least})), &executor(BackendKind::Docker)).is_ok());
+        }
+    }
+}

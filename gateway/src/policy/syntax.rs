@@ -1,0 +1,438 @@
+//! Reads Rego without running it: which dialect a file is in, which rules it has, and what they call.
+//!
+//! Refuses what must not be in a policy that decides about calls: builtins that reach the network, that know the process, that
+//! throw dice or that can be made to fill memory, and calls of what does not exist.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regorus::Engine;
+use serde_json::Value;
+
+use super::input::RESERVED_NAMES;
+use super::load::{Problem, Source};
+
+/// Builtins that are refused, and why. A trailing dot stands for a whole family.
+const REFUSED: [(&str, &str); 9] = [
+    ("http.send", "policy decides on its input and data alone; put what it needs into the data"),
+    ("net.lookup_ip_addr", "policy decides on its input and data alone; put what it needs into the data"),
+    ("opa.runtime", "it shows the gateway's configuration and environment"),
+    ("rand.", "a decision must not depend on chance"),
+    ("uuid.rfc4122", "a decision must not depend on chance"),
+    ("numbers.range", "it fills memory before any limit can end it"),
+    ("numbers.range_step", "it fills memory before any limit can end it"),
+    ("net.cidr_expand", "it fills memory before any limit can end it; use net.cidr_contains"),
+    ("bits.lsh", "it fills memory before any limit can end it"),
+];
+
+/// Builtins that take any value: they cannot fail.
+const TOTAL: [&str; 10] =
+    ["is_array", "is_boolean", "is_null", "is_number", "is_object", "is_set", "is_string", "type_name", "print", "json.marshal"];
+
+/// Why a builtin is refused, if it is.
+pub(super) fn refusal(builtin: &str) -> Option<&'static str> {
+    let is_meant = |name: &str| builtin == name || (name.ends_with('.') && builtin.starts_with(name));
+    REFUSED.iter().find(|(name, _)| is_meant(name)).map(|(_, why)| *why)
+}
+
+/// Whether a builtin gives a value for every argument.
+pub(super) fn cannot_fail(builtin: &str) -> bool {
+    TOTAL.contains(&builtin)
+}
+
+/// One rule as it is written.
+#[derive(Debug, Clone)]
+pub(super) struct Rule {
+    pub(super) file: String,
+    pub(super) package: String,
+    /// The first part of its head: `deny` of `deny[reason]`.
+    pub(super) name: String,
+    pub(super) line: u32,
+    /// Where its text begins and ends in the file, in bytes.
+    pub(super) span: (usize, usize),
+    pub(super) is_default: bool,
+    pub(super) is_function: bool,
+    /// What it calls, with the line and the number of arguments. Arithmetic is called `arithmetic`.
+    calls: Vec<(String, u32, usize)>,
+    /// Every name that occurs in it.
+    names: BTreeSet<String>,
+    /// Parts of the input that stand under a `not` in such a way that the engines differ when they are missing.
+    shaky: Vec<(String, u32)>,
+}
+
+/// All rules of a policy.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    pub(super) all: Vec<Rule>,
+    /// Per file, what an import's last part stands for.
+    imports: BTreeMap<(String, String), String>,
+}
+
+/// Parses every file. Rego v1 is tried first; a file in the older dialect is taken too, where nothing in it can be misread.
+pub(super) fn parse(sources: &[Source]) -> Result<(Engine, Rules), Vec<Problem>> {
+    let mut engine = Engine::new();
+    engine.set_strict_builtin_errors(true);
+    let mut problems = Vec::new();
+    for Source { file, text } in sources {
+        engine.set_rego_v0(false);
+        let Err(newer) = engine.add_policy(file.clone(), text.clone()) else { continue };
+        let newer = located(&newer, file);
+        let mut older = Engine::new();
+        older.set_rego_v0(true);
+        match older.add_policy(file.clone(), text.clone()) {
+            // The parser that came further knows better what is wrong.
+            Err(error) => {
+                let error = located(&error, file);
+                problems.push(if error.line > newer.line { error } else { newer });
+            }
+            Ok(_) if read(&older).is_ok_and(|rules| rules.all.iter().any(Rule::may_be_misread)) => problems.push(newer),
+            Ok(_) => {
+                engine.set_rego_v0(true);
+                problems.extend(engine.add_policy(file.clone(), text.clone()).err().map(|error| located(&error, file)));
+            }
+        }
+    }
+    engine.set_rego_v0(false);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let rules = read(&engine).map_err(|problem| vec![problem])?;
+    Ok((engine, rules))
+}
+
+/// The engine's message, taken apart: it begins with `--> file:line:column` and ends with `error: what`.
+pub(super) fn located(error: &impl std::fmt::Display, file: &str) -> Problem {
+    let text = error.to_string();
+    let message = text.rsplit_once("error: ").map_or(text.as_str(), |(_, message)| message).trim().to_owned();
+    let place = text.lines().find_map(|line| line.strip_prefix("--> ")).and_then(|place| {
+        let mut parts = place.rsplitn(3, ':');
+        let (_column, line, file) = (parts.next()?, parts.next()?, parts.next()?);
+        Some((file.to_owned(), line.parse().ok()?))
+    });
+    match place {
+        Some((file, line)) => Problem { file: Some(file), line: Some(line), message },
+        None => Problem::of(file, message),
+    }
+}
+
+/// Reads the rules out of the engine's syntax tree.
+fn read(engine: &Engine) -> Result<Rules, Problem> {
+    let tree = engine.get_ast_as_json().map_err(|error| Problem::general(error.to_string()))?;
+    let tree: Value = serde_json::from_str(&tree)
+        .map_err(|_| Problem::general("an expression is nested too deeply to be checked; split it into rules"))?;
+    let mut rules = Rules::default();
+    for module in tree.as_array().into_iter().flatten() {
+        let file = module.pointer("/source/file").and_then(Value::as_str).unwrap_or_default();
+        let text = module.pointer("/source/contents").and_then(Value::as_str).unwrap_or_default();
+        let package = module.pointer("/ast/package/refr").and_then(path).unwrap_or_default();
+        for import in module.pointer("/ast/imports").and_then(Value::as_array).into_iter().flatten() {
+            let target = import.get("refr").and_then(path).unwrap_or_default();
+            let span = |end: &str| import.pointer(end).and_then(Value::as_u64).and_then(|end| usize::try_from(end).ok());
+            let renamed = span("/as/start").zip(span("/as/end")).and_then(|(start, end)| text.get(start..end));
+            let alias = renamed.or_else(|| target.rsplit('.').next()).unwrap_or_default().to_owned();
+            rules.imports.insert((file.to_owned(), alias), target);
+        }
+        for rule in module.pointer("/ast/rules").and_then(Value::as_array).into_iter().flatten() {
+            rules.all.extend(rule.as_object().into_iter().flatten().filter_map(|(kind, rule)| Rule::read(file, &package, kind, rule)));
+        }
+    }
+    Ok(rules)
+}
+
+impl Rule {
+    fn read(file: &str, package: &str, kind: &str, rule: &Value) -> Option<Self> {
+        let (head_kind, head) = match rule.get("head").and_then(Value::as_object) {
+            Some(head) => head.iter().next()?,
+            None => (&String::new(), rule),
+        };
+        let offset = |end: &str| usize::try_from(rule.pointer(end)?.as_u64()?).ok();
+        let mut found = Self {
+            file: file.to_owned(),
+            package: package.to_owned(),
+            name: root(head.get("refr")?)?,
+            line: u32::try_from(rule.pointer("/span/line")?.as_u64()?).ok()?,
+            span: (offset("/span/start")?, offset("/span/end")?),
+            is_default: kind == "Default",
+            is_function: head_kind == "Func" || head.get("args").and_then(Value::as_array).is_some_and(|args| !args.is_empty()),
+            calls: Vec::new(),
+            names: BTreeSet::new(),
+            shaky: Vec::new(),
+        };
+        found.gather(rule);
+        Some(found)
+    }
+
+    fn gather(&mut self, tree: &Value) {
+        match tree {
+            Value::Array(items) => items.iter().for_each(|item| self.gather(item)),
+            Value::Object(members) => {
+                for (kind, inner) in members {
+                    self.note(kind, inner);
+                    self.gather(inner);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, kind: &str, node: &Value) {
+        let line = node.pointer("/span/line").and_then(Value::as_u64).and_then(|line| u32::try_from(line).ok()).unwrap_or(self.line);
+        match kind {
+            "Call" => {
+                let arguments = node.get("params").and_then(Value::as_array).map_or(0, Vec::len);
+                self.calls.push((node.get("fcn").and_then(path).unwrap_or_default(), line, arguments));
+            }
+            "NotExpr" => may_be_missing(node, false, line, &mut self.shaky),
+            "ArithExpr" => self.calls.push(("arithmetic".to_owned(), line, 2)),
+            "Var" => self.names.extend(node.get("value").and_then(Value::as_str).map(str::to_owned)),
+            "RefDot" | "RefBrack" => self.names.extend(path_of(kind, node)),
+            _ => {}
+        }
+    }
+}
+
+impl Rule {
+    /// Whether the older dialect took a keyword of the newer one for a name: `allow if { ... }` would be an `allow` without
+    /// conditions and a rule called `if`.
+    fn may_be_misread(&self) -> bool {
+        const KEYWORDS: [&str; 4] = ["if", "in", "contains", "every"];
+        KEYWORDS.iter().any(|keyword| {
+            let is_builtin = *keyword == "contains" && self.name != "contains";
+            !is_builtin && (self.name == *keyword || self.names.contains(*keyword))
+        })
+    }
+
+    /// Whether this is the rule `name` of `package`, however it is written.
+    pub(super) fn is(&self, package: &str, name: &str) -> bool {
+        self.package == package && self.name == name
+    }
+}
+
+impl Rules {
+    /// Whether any file belongs to this package and has a rule in it.
+    pub(super) fn has_package(&self, package: &str) -> bool {
+        self.all.iter().any(|rule| rule.package == package)
+    }
+
+    /// The packages there are.
+    pub(super) fn packages(&self) -> BTreeSet<&str> {
+        self.all.iter().map(|rule| rule.package.as_str()).collect()
+    }
+
+    /// Calls of what is refused.
+    pub(super) fn refused(&self) -> Vec<Problem> {
+        let calls = self.all.iter().flat_map(|rule| rule.calls.iter().map(move |call| (rule, call)));
+        let refused = calls.filter_map(|(rule, (name, line, _))| {
+            refusal(name).map(|why| Problem::at(&rule.file, *line, format!("`{name}` is refused: {why}")))
+        });
+        refused.collect()
+    }
+
+    /// Calls of functions that neither the policy nor regorus has, or with a wrong number of arguments. Regorus itself would find out only when it comes
+    /// to the call.
+    pub(super) fn unknown(&self) -> Vec<Problem> {
+        let functions: BTreeSet<String> =
+            self.all.iter().filter(|rule| rule.is_function).map(|rule| format!("{}.{}", rule.package, rule.name)).collect();
+        let mut problems = Vec::new();
+        for rule in &self.all {
+            for (name, line, arguments) in &rule.calls {
+                if name == "arithmetic" || name == "print" || functions.contains(&self.resolved(rule, name)) {
+                    continue;
+                }
+                let wrong = match regorus::unstable::BUILTINS.get(name.as_str()) {
+                    None => format!("there is no function `{name}` here"),
+                    // One more than it takes: the last one is its result, as in `lower(text, small)`.
+                    Some((_, takes)) if *arguments == usize::from(*takes) || *arguments == usize::from(*takes) + 1 => continue,
+                    Some((_, takes)) => format!("`{name}` takes {takes} arguments, not {arguments}"),
+                };
+                problems.push(Problem::at(&rule.file, *line, wrong));
+            }
+        }
+        problems
+    }
+
+    /// `not f(input.x)` and its like, with an `input.x` that a call need not have: true here when it is missing, undefined in OPA.
+    pub(super) fn shaky(&self) -> Vec<Problem> {
+        let found = self.all.iter().flat_map(|rule| rule.shaky.iter().map(move |(name, line)| (rule, name, line)));
+        let told = found.map(|(rule, name, line)| {
+            let message = format!(
+                "warning: when {name} is missing, this `not` is true here and undefined in OPA; say `{name} = _` before it, or make the argument required"
+            );
+            Problem::at(&rule.file, *line, message)
+        });
+        told.collect()
+    }
+
+    /// `deny` rules of `package` that rest, by themselves or through rules of the same package, on something that can fail.
+    pub(super) fn fragile_denials(&self, package: &str) -> Vec<(&Rule, String)> {
+        let denials = self.all.iter().filter(|rule| rule.is(package, "deny") && !rule.is_default);
+        denials.flat_map(|rule| self.fallible(package, rule).into_iter().map(move |name| (rule, name))).collect()
+    }
+
+    fn fallible(&self, package: &str, rule: &Rule) -> BTreeSet<String> {
+        let (mut found, mut seen, mut ahead) = (BTreeSet::new(), BTreeSet::new(), vec![rule]);
+        while let Some(rule) = ahead.pop() {
+            if !seen.insert((&rule.file, rule.span)) {
+                continue;
+            }
+            for (name, _, _) in &rule.calls {
+                if !cannot_fail(name) && (name == "arithmetic" || regorus::unstable::BUILTINS.contains_key(name.as_str())) {
+                    found.insert(name.clone());
+                }
+            }
+            let rests_on = |other: &&Rule| {
+                other.package == package && (rule.names.contains(&other.name) || rule.names.contains(&format!("data.{package}.{}", other.name)))
+            };
+            ahead.extend(self.all.iter().filter(rests_on));
+        }
+        found
+    }
+
+    /// The full path of a function as `rule` calls it.
+    fn resolved(&self, rule: &Rule, name: &str) -> String {
+        let (first, rest) = name.split_once('.').unwrap_or((name, ""));
+        match self.imports.get(&(rule.file.clone(), first.to_owned())) {
+            _ if first == "data" => rest.to_owned(),
+            Some(target) => format!("{}.{rest}", target.strip_prefix("data.").unwrap_or(target)).trim_end_matches('.').to_owned(),
+            None => format!("{}.{name}", rule.package),
+        }
+    }
+}
+
+/// The dotted form of a reference made of constants.
+fn path(expression: &Value) -> Option<String> {
+    let (kind, node) = expression.as_object()?.iter().next()?;
+    path_of(kind, node)
+}
+
+fn path_of(kind: &str, node: &Value) -> Option<String> {
+    match kind {
+        "Var" => Some(node.get("value")?.as_str()?.to_owned()),
+        "RefDot" => Some(format!("{}.{}", path(node.get("refr")?)?, node.pointer("/field/1")?.as_str()?)),
+        "RefBrack" => Some(format!("{}.{}", path(node.get("refr")?)?, node.pointer("/index/String/value")?.as_str()?)),
+        _ => None,
+    }
+}
+
+/// Collects references into the input that are operands of something under a `not`. Plain `not input.x` and `not input.x == y` mean
+/// the same to everyone; what is always in the input cannot be missing.
+fn may_be_missing(tree: &Value, operand: bool, line: u32, found: &mut Vec<(String, u32)>) {
+    match tree {
+        Value::Array(items) => items.iter().for_each(|item| may_be_missing(item, operand, line, found)),
+        Value::Object(members) => {
+            for (kind, node) in members {
+                let is_equality = kind == "BoolExpr" && node.get("op").is_some_and(|op| op == "Eq");
+                let operates = ["Call", "Membership", "ArithExpr", "BinExpr", "BoolExpr"].contains(&kind.as_str()) && !is_equality;
+                let reference = (kind.starts_with("Ref")).then(|| root(node.get("refr")?)).flatten();
+                match reference.as_deref() {
+                    Some("input") if operand => {
+                        let name = path_of(kind, node).unwrap_or_else(|| "a part of the input".to_owned());
+                        let always = name.strip_prefix("input.").is_some_and(|name| RESERVED_NAMES.contains(&name));
+                        found.extend((!always).then_some((name, line)));
+                    }
+                    _ => may_be_missing(node, operand || operates, line, found),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The first name of a reference.
+fn root(expression: &Value) -> Option<String> {
+    let (kind, node) = expression.as_object()?.iter().next()?;
+    match kind.as_str() {
+        "Var" => Some(node.get("value")?.as_str()?.to_owned()),
+        _ => root(node.get("refr")?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Rules, Vec<Problem>> {
+        parse(&[Source { file: "a.rego".to_owned(), text: text.to_owned() }]).map(|(_, rules)| rules)
+    }
+
+    #[test]
+    fn both_dialects_are_read() {
+        for text in [
+            "package a\nallow if input.x\ndeny contains \"no\" if input.y",
+            "package a\nimport rego.v1\nallow if input.x",
+            "package a\nimport future.keywords.if\nimport future.keywords.in\nallow if { input.x in {1} }",
+            "package a\nallow { input.x }\ndeny[reason] { reason := \"no\" }",
+            "package a\nimport future.keywords\nallow if { contains(input.x, \"a\") }\ndeny { input.y }",
+        ] {
+            assert!(parsed(text).is_ok(), "{text}: {:?}", parsed(text));
+        }
+    }
+
+    #[test]
+    fn a_keyword_is_never_taken_for_a_name() {
+        for text in [
+            "package a\nallow if { input.x }\ndeny { input.y }",
+            "package a\ndeny { input.y }\nallow if input.x",
+            "package a\ndeny { input.y }\ndeny contains \"no\" { input.x }",
+        ] {
+            let problems = parsed(text).unwrap_err();
+            assert!(problems[0].line.is_some(), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_has_its_line() {
+        let problems = parsed("package a\n\nallow if {\n  input.x ==\n}\n").unwrap_err();
+        assert_eq!((problems[0].file.as_deref(), problems[0].line), (Some("a.rego"), Some(5)), "{problems:?}");
+        let problems = parsed("package a\nallow {\n  input.x\n}\ndeny {\n  input.y ==\n}\n").unwrap_err();
+        assert_eq!(problems[0].line, Some(7), "{problems:?}");
+    }
+
+    #[test]
+    fn what_must_not_be_called_is_refused_however_it_is_written() {
+        for call in [
+            "http.send({})",
+            "http[\"send\"]({})",
+            "opa.runtime()",
+            "net.lookup_ip_addr(\"x\")",
+            "rand.intn(\"x\", 2)",
+            "uuid.rfc4122(\"x\")",
+            "numbers.range(1, input.n)",
+        ] {
+            let rules = parsed(&format!("package a\n\nallow if {call}")).unwrap();
+            let problems = rules.refused();
+            assert_eq!(problems.first().and_then(|problem| problem.line), Some(3), "{call}: {problems:?}");
+        }
+        assert!(parsed("package a\nallow if input.http.send == 1").unwrap().refused().is_empty());
+    }
+
+    #[test]
+    fn unknown_functions_are_found_before_they_are_called() {
+        let unknown = |text: &str| parsed(text).unwrap().unknown();
+        assert_eq!(unknown("package a\nallow if { input.x; nowhere.to(1) }")[0].line, Some(2));
+        assert_eq!(unknown("package a\nallow if lower(\"a\", \"b\", \"c\")").len(), 1);
+        assert!(unknown("package a\nimport data.lib as l\nf(x) := x\nallow if { f(1); data.a.f(1); lower(\"A\") == \"a\" }").is_empty());
+        let lib = Source { file: "lib.rego".to_owned(), text: "package lib\ng(x) := x".to_owned() };
+        let user = Source { file: "a.rego".to_owned(), text: "package a\nimport data.lib as l\nimport data.lib.g\nallow if { l.g(1); g(1) }".to_owned() };
+        let (_, rules) = parse(&[lib, user]).unwrap();
+        assert!(rules.unknown().is_empty(), "{:?}", rules.unknown());
+    }
+
+    #[test]
+    fn a_negation_that_the_engines_read_differently_is_named() {
+        let shaky = |body: &str| parsed(&format!("package a\nallow if {{ {body} }}")).unwrap().shaky().len();
+        for body in ["not input.ns in {1}", "not startswith(input.arguments.x, \"a\")", "not input.x != 1", "some n in [1]; not input.y[n] in [2]"] {
+            assert_eq!(shaky(body), 1, "{body}");
+        }
+        for body in ["not input.ns", "not input.ns == 1", "not input.agent_id in data.agents", "input.ns in {1}", "some n in [1]; not n in [2]"] {
+            assert_eq!(shaky(body), 0, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_denial_that_can_fail_is_named() {
+        let rules = parsed("package a\nsmall := lower(input.x)\ndeny if small == \"a\"\ndeny if input.y == 1\ndeny if is_string(input.z)").unwrap();
+        let found = rules.fragile_denials("a");
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].0.line, found[0].1.as_str()), (3, "lower"));
+    }
+}

@@ -1,0 +1,101 @@
+//! Counting sandboxes: those of calls as their events come, the rest from the dispatcher's own counters.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use mayfly_executor::{BackendKind, Dispatcher, Event};
+use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::{Metrics, SandboxLabels, StartLabels};
+
+const STARTING: &str = "starting";
+const RUNNING: &str = "running";
+const ENDING: &str = "ending";
+
+/// What a backend's counters said when they were last read.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    orphans: u64,
+}
+
+/// Follows the one sandbox of a call through its events, and leaves the gauges right when it is dropped.
+pub struct SandboxWatch {
+    metrics: Arc<Metrics>,
+    backend: BackendKind,
+    state: Mutex<Option<(&'static str, Instant)>>,
+}
+
+impl SandboxWatch {
+    /// For a call that will run on `backend`.
+    pub const fn new(metrics: Arc<Metrics>, backend: BackendKind) -> Self {
+        Self { metrics, backend, state: Mutex::new(None) }
+    }
+
+    /// Takes an event of the call. Those that say nothing about the sandbox are passed over.
+    pub fn observe(&self, event: &Event) {
+        let mut state = self.state.lock();
+        let next = match event {
+            Event::Starting(_) => Some(STARTING),
+            Event::Started => {
+                if let Some((STARTING, since)) = *state {
+                    self.metrics.sandbox_started(self.backend, "cold", since);
+                }
+                Some(RUNNING)
+            }
+            Event::Ended => None,
+            Event::Accepted | Event::Progress(_) | Event::Log(_) => return,
+        };
+        let next = next.map(|name| (name, Instant::now()));
+        self.enter(&mut state, next);
+    }
+
+    fn enter(&self, state: &mut Option<(&'static str, Instant)>, next: Option<(&'static str, Instant)>) {
+        if let Some((name, _)) = next {
+            self.metrics.in_state(self.backend, name).inc();
+        }
+        if let Some((name, _)) = std::mem::replace(state, next) {
+            self.metrics.in_state(self.backend, name).dec();
+        }
+    }
+}
+
+impl Drop for SandboxWatch {
+    fn drop(&mut self) {
+        let mut state = self.state.lock();
+        self.enter(&mut state, None);
+    }
+}
+
+impl Metrics {
+    /// Reads the dispatcher's counters: orphans, and sandboxes that are being removed.
+    pub fn look_at(&self, dispatcher: &Dispatcher) {
+        for (backend, counts) in dispatcher.backends() {
+            // Destroyed is read first: a sandbox that ends in between counts as being removed, never as less than none.
+            let orphans = counts.orphans.load(Ordering::Acquire);
+            let destroyed = counts.destroyed.load(Ordering::Acquire);
+            let started = counts.started.load(Ordering::Acquire);
+            self.look(backend.kind(), started, destroyed, orphans);
+        }
+    }
+
+    pub(super) fn look(&self, backend: BackendKind, started: u64, destroyed: u64, orphans: u64) {
+        let mut seen = self.seen.lock();
+        let seen = seen.entry(backend).or_default();
+        self.orphans.inc_by(orphans.saturating_sub(seen.orphans));
+        seen.orphans = orphans.max(seen.orphans);
+        let held = self.in_state(backend, STARTING).get() + self.in_state(backend, RUNNING).get();
+        let exist = i64::try_from(started.saturating_sub(destroyed)).unwrap_or(i64::MAX);
+        self.in_state(backend, ENDING).set(exist.saturating_sub(held).max(0));
+    }
+
+    fn sandbox_started(&self, backend: BackendKind, temperature: &'static str, since: Instant) {
+        let labels = StartLabels { backend: backend.as_str(), temperature };
+        self.start_seconds.get_or_create(&labels).observe(since.elapsed().as_secs_f64());
+    }
+
+    fn in_state(&self, backend: BackendKind, state: &'static str) -> Gauge {
+        self.sandboxes.get_or_create_owned(&SandboxLabels { backend: backend.as_str(), state })
+    }
+}
