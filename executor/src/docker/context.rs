@@ -39,7 +39,8 @@ pub(super) fn folder(root: &Path) -> Result<Vec<u8>, ImageError> {
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
         let failed = |source| ImageError::File { path: root.join(&folder), source };
-        let mut names = fs::read_dir(root.join(&folder)).and_then(|entries| entries.collect::<Result<Vec<_>, _>>()).map_err(failed)?;
+        let mut names =
+            fs::read_dir(root.join(&folder)).and_then(|entries| entries.collect::<Result<Vec<_>, _>>()).map_err(failed)?;
         names.sort_by_key(fs::DirEntry::file_name);
         for name in names {
             let path = folder.join(name.file_name());
@@ -130,7 +131,12 @@ impl Ignore {
     fn names(&self, path: &Path) -> bool {
         // The engine needs its Dockerfile, whatever the rules say.
         path != Path::new("Dockerfile")
-            && self.0.iter().rev().find(|(glob, _)| path.ancestors().any(|p| glob.is_match(p))).is_some_and(|(_, ignored)| *ignored)
+            && self
+                .0
+                .iter()
+                .rev()
+                .find(|(glob, _)| path.ancestors().any(|p| glob.is_match(p)))
+                .is_some_and(|(_, ignored)| *ignored)
     }
 }
 

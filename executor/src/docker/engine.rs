@@ -95,7 +95,8 @@ impl Engine {
         if !self.host.starts_with("unix://") {
             return Err(EngineError::Unreachable(format!("`{}` is no local socket; name one as unix:///path", self.host)));
         }
-        let unreachable = |error| EngineError::Unreachable(format!("no Docker Engine answers at {}: {}", self.host, chain(&error)));
+        let unreachable =
+            |error| EngineError::Unreachable(format!("no Docker Engine answers at {}: {}", self.host, chain(&error)));
         let docker = Docker::connect_with_host(&self.host).map_err(unreachable)?;
         let docker = docker.negotiate_version().await.map_err(unreachable)?;
         let info = docker.info().await.map_err(unreachable)?;
@@ -110,7 +111,8 @@ impl Engine {
         let docker = self.docker().await?;
         let info = docker.info().await?;
         let api = docker.client_version();
-        let swap = if info.swap_limit == Some(true) { "" } else { "; it does not limit swap, so a sandbox may swap beyond its memory" };
+        let swap =
+            if info.swap_limit == Some(true) { "" } else { "; it does not limit swap, so a sandbox may swap beyond its memory" };
         Ok(format!(
             "Docker Engine {} (API {}.{}) at {}{swap}",
             info.server_version.as_deref().unwrap_or("of unknown version"),

@@ -25,7 +25,7 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(600);
 const EXECUTOR: &str = "executor";
 
 /// Told what the builder says, a line at a time. Must not block.
-pub type Progress<'a> = &'a (dyn Fn(&str) + Send + Sync);
+type Progress<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
 /// An image was not built.
 #[derive(Debug, Error)]
@@ -51,7 +51,9 @@ pub enum ImageError {
     #[error("{} is no Linux program; give the static `mayfly-executor`", .0.display())]
     NoExecutor(PathBuf),
     /// The image declares a volume.
-    #[error("the image declares the volume {0}, which would be writable and outside every limit; remove VOLUME from its Dockerfile")]
+    #[error(
+        "the image declares the volume {0}, which would be writable and outside every limit; remove VOLUME from its Dockerfile"
+    )]
     Volume(String),
     /// A step failed.
     #[error("{0}")]
@@ -168,7 +170,8 @@ fn dockerfile(base: &str, config: &ImageConfig) -> Result<String, ImageError> {
     }
     let entrypoint = config.entrypoint.iter().flatten().cloned();
     let mut command: Vec<_> = entrypoint.chain(config.cmd.iter().flatten().cloned()).collect();
-    let mut keep: Vec<_> = config.env.iter().flatten().filter_map(|variable| Some(variable.split_once('=')?.0.to_owned())).collect();
+    let mut keep: Vec<_> =
+        config.env.iter().flatten().filter_map(|variable| Some(variable.split_once('=')?.0.to_owned())).collect();
     keep.sort_unstable();
     // An image that has an executor already gets a new one, not a second one inside the first.
     if command.first().is_some_and(|program| program == pid1::EXECUTOR_PATH) {
@@ -209,7 +212,8 @@ mod tests {
 
     #[test]
     fn an_executor_is_replaced_not_nested() {
-        let config = ImageConfig { entrypoint: Some(pid1::entrypoint(["A"])), cmd: words("/tool -- x"), ..ImageConfig::default() };
+        let config =
+            ImageConfig { entrypoint: Some(pid1::entrypoint(["A"])), cmd: words("/tool -- x"), ..ImageConfig::default() };
         assert!(dockerfile("sha256:1", &config).unwrap().ends_with("CMD [\"/tool\",\"--\",\"x\"]\n"));
     }
 

@@ -73,7 +73,10 @@ fn pinned(reference: &str) -> Result<(), StartError> {
     let digest = reference.rsplit_once('@').map_or(reference, |(_, digest)| digest).strip_prefix("sha256:");
     match digest {
         Some(hex) if hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => Ok(()),
-        _ => Err(invalid(reference, "it is no image id (`sha256:...`) and has no digest (`name@sha256:...`): what a tag means can change")),
+        _ => Err(invalid(
+            reference,
+            "it is no image id (`sha256:...`) and has no digest (`name@sha256:...`): what a tag means can change",
+        )),
     }
 }
 
@@ -89,7 +92,8 @@ fn examine(reference: &str, config: &ImageConfig) -> Result<ExecutorImage, Start
         return Err(invalid(reference, format!("its entrypoint is not the executor; {advice}")));
     }
     if let Some(volume) = config.volumes.iter().flatten().next() {
-        let detail = format!("it declares the volume {volume}, which would be writable and outside every limit; remove VOLUME from it");
+        let detail =
+            format!("it declares the volume {volume}, which would be writable and outside every limit; remove VOLUME from it");
         return Err(invalid(reference, detail));
     }
     Ok(ExecutorImage { reference: reference.to_owned(), entrypoint, command: config.cmd.clone().unwrap_or_default() })
