@@ -1,5 +1,6 @@
 //! The commands.
 
 pub mod arguments;
+mod backends;
 pub mod tool_build;
-// pub mod tool_run;
+pub mod tool_run;

@@ -2,17 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use mayfly_executor::docker::DockerBackend;
-use mayfly_executor::wasm::{WasmBackend, WasmConfig};
 use mayfly_executor::wire::Exit;
-use mayfly_executor::{Backend, BackendKind, Event, InstanceId};
+use mayfly_executor::{Event, InstanceId};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::arguments::ArgumentFlags;
+use super::backends;
 use crate::trial::{self, Trial, TrialError};
 
 /// Tries a tool in a real sandbox, without a gateway: policy is not asked, and nothing is recorded.
@@ -61,11 +59,13 @@ impl ToolRun {
         let tool = super::tool_build::load(&self.dir).map_err(|problems| (INVALID, problems))?;
         let given = self.arguments.read(&tool.definition.input_schema).map_err(|reason| (USAGE, reason))?;
         let arguments = tool.validate(given).map_err(|violations| {
-            let lines = violations.iter().map(|violation| format!("{}: {}", if violation.pointer.is_empty() { "/" } else { &violation.pointer }, violation.detail));
+            let lines = violations.iter().map(|violation| {
+                format!("{}: {}", if violation.pointer.is_empty() { "/" } else { &violation.pointer }, violation.detail)
+            });
             (INVALID, format!("the arguments do not fit:\n{}", lines.collect::<Vec<_>>().join("\n")))
         })?;
         let instance = InstanceId(Uuid::new_v4());
-        let backend = backend(tool.definition.executor.backend, instance).await.map_err(|reason| (UNREACHABLE, reason))?;
+        let backend = backends::one(tool.definition.executor.backend, instance).map_err(|reason| (UNREACHABLE, reason))?;
         eprintln!("trying {} {} without a gateway: policy is not asked", tool.definition.name, tool.definition.version);
         let canceled = CancellationToken::new();
         let on_interrupt = canceled.clone();
