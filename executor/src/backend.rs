@@ -112,6 +112,11 @@ pub trait Host: Send + Sync {
     /// Resolves when the call is to end early.
     fn canceled(&self) -> &CancellationToken;
 
+    /// The sandbox's end begins. What is returned is dropped when it is gone, which may be after the answer.
+    fn tearing_down(&self) -> Box<dyn Send> {
+        Box::new(())
+    }
+
     /// Asked once, right before the first byte of the invocation leaves. An error ends the call undelivered.
     async fn delivering(&self) -> Result<(), LedgerError>;
 }

@@ -128,7 +128,7 @@ impl Dispatcher {
         self.live.lock().insert(id);
         let result = self.start_and_invoke(&**backend, id, &spec, invocation, host).await;
         host.observe(Event::Ended);
-        self.tear_down(backend.clone(), counts.clone(), id).await;
+        self.tear_down(backend.clone(), counts.clone(), id, host.tearing_down()).await;
         result
     }
 
@@ -158,7 +158,7 @@ impl Dispatcher {
     }
 
     /// Waits only for what is gone at once; everything else finishes on a tracked task, with retries.
-    async fn tear_down(self: &Arc<Self>, backend: Arc<dyn Backend>, counts: Arc<Counts>, id: SandboxId) {
+    async fn tear_down(self: &Arc<Self>, backend: Arc<dyn Backend>, counts: Arc<Counts>, id: SandboxId, held: Box<dyn Send>) {
         if !backend.outlives_process() {
             // In-process: cannot fail in a way that leaves anything.
             if backend.destroy(id).await.is_ok() {
@@ -169,6 +169,7 @@ impl Dispatcher {
         }
         let this = self.clone();
         self.teardowns.spawn(async move {
+            let _until_gone = held;
             let begun = Instant::now();
             let mut pause = Duration::from_millis(100);
             // After this long the reaper has it: the row stays open, the id leaves the live set.

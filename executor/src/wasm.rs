@@ -69,7 +69,9 @@ pub enum SetupError {
         detail: String,
     },
     /// The engine does not start. There is no slower mode to fall back to.
-    #[error("the wasm engine does not start with room for {instances} sandboxes: {detail}; lower max_instances, or raise the limit on address space (`ulimit -v`)")]
+    #[error(
+        "the wasm engine does not start with room for {instances} sandboxes: {detail}; lower max_instances, or raise the limit on address space (`ulimit -v`)"
+    )]
     Engine {
         /// The number of places in the pool.
         instances: u32,
@@ -148,7 +150,10 @@ impl WasmBackend {
     fn fits(&self, spec: &SandboxSpec) -> Result<(), StartError> {
         let refuse = |detail: String| Err(StartError::Refused { backend: BackendKind::Wasm, detail });
         if spec.memory > self.max_memory {
-            return refuse(format!("the tool asks for {} of memory, and the pool's places have {}", spec.memory, self.max_memory));
+            return refuse(format!(
+                "the tool asks for {} of memory, and the pool's places have {}",
+                spec.memory, self.max_memory
+            ));
         }
         if !spec.mounts.is_empty() {
             return refuse("the tool asks for mounts, and a wasm guest has no files; run it on docker".to_owned());

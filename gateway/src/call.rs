@@ -102,7 +102,7 @@ pub struct CallView {
     pub duration_ms: Option<f64>,
     /// Arrival.
     #[serde(with = "time::serde::rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = String, format = "date-time")]
     pub created_at: OffsetDateTime,
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
 pub use problem::{Problem, Severity};
-pub use shape::{NotYet, Shape, schema_of};
+pub use shape::{Format, NotYet, Shape, schema_of};
 
 /// The most bytes such a file may have.
 pub const MAX_BYTES: u64 = 1 << 20;
@@ -70,6 +70,17 @@ impl Document {
         document.lines.insert(String::new(), node.referenced.line());
         document.value = document.place(node.value, &mut String::new(), &mut problems);
         Ok((document, problems))
+    }
+
+    /// A file that says nothing; `file` is what problems name.
+    pub fn empty(file: &Path) -> Self {
+        Self { file: file.to_owned(), value: Value::Null, lines: HashMap::new() }
+    }
+
+    /// The same file with another value.
+    #[must_use]
+    pub fn with(&self, value: Value) -> Self {
+        Self { value, ..self.clone() }
     }
 
     /// The line of what `pointer` names, or of the nearest thing around it.

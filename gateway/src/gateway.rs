@@ -71,7 +71,7 @@ impl Gateway {
     /// The refusal, when it never gets there. It has a record and an id all the same.
     pub async fn submit(self: &Arc<Self>, caller: Arc<Caller>, request: CallRequest) -> Result<Ticket, CallFailure> {
         let arrived = Instant::now();
-        let trace = self.telemetry.begin(&request.tool, request.traceparent.as_deref());
+        let trace = self.telemetry.begin(span::EXECUTE_TOOL, request.traceparent.as_deref());
         let call = self.live.open(caller, &request, trace);
         self.tasks.spawn(self.clone().drive(call.clone(), request, arrived));
         Ticket::take(call).await
@@ -130,7 +130,6 @@ impl Gateway {
         let redactor = Redactor::of(permit.arguments());
         let (tool, obligations) = (permit.tool().clone(), permit.obligations().clone());
         let report = self.runner.run(permit, call, &redactor).await?;
-        record.sandbox(&report);
         let _settle = call.trace.span(span::SETTLE);
         inspect(&tool, &obligations, &redactor, report)
     }
@@ -150,7 +149,7 @@ impl Gateway {
     /// The one exit.
     async fn conclude(&self, call: &Arc<LiveCall>, record: Record, end: Result<Inspected, CallError>) {
         let outcome = record.outcome(call, &end);
-        let span = call.trace.span(span::SETTLE);
+        let span = call.trace.span(span::RECORD);
         let end = match self.write(&record, outcome.clone()).await {
             Ok(()) => end,
             Err(error) => {
@@ -163,7 +162,7 @@ impl Gateway {
         };
         drop(span);
         let view = record.view(call, &outcome, &end);
-        self.telemetry.ended(call, &record, &end);
+        record.publish(call, &self.telemetry, &end);
         self.live.close(call.id);
         call.ended(view, end.err());
     }

@@ -16,7 +16,8 @@ use crate::inspect::Inspected;
 use crate::live::LiveCall;
 use crate::policy::Decision;
 use crate::store::{Intent, Outcome};
-use crate::telemetry::names;
+use crate::telemetry::log::{CallLine, Output, OutputKind};
+use crate::telemetry::{Telemetry, names};
 
 /// The record of one call in the making.
 pub struct Record {
@@ -137,11 +138,7 @@ impl Record {
 
     /// The one outcome.
     pub fn outcome(&self, call: &LiveCall, end: &Result<Inspected, CallError>) -> Outcome {
-        let (state, is_error, problem) = match end {
-            Ok(inspected) if inspected.is_error => (CallState::Failed, true, None),
-            Ok(_) => (CallState::Succeeded, false, None),
-            Err(error) => (error.face().state, true, Some(error.face().slug.to_owned())),
-        };
+        let problem = end.as_ref().err().map(|error| error.face().slug.to_owned());
         let may_have_run = match end {
             Ok(_) | Err(CallError::TimedOut(_) | CallError::OutputRejected(_)) => true,
             Err(CallError::Canceled { may_have_run } | CallError::Interrupted { may_have_run }) => *may_have_run,
@@ -149,8 +146,8 @@ impl Record {
         };
         Outcome {
             call_id: call.id,
-            state,
-            is_error,
+            state: outcome_state(end),
+            is_error: !matches!(end, Ok(inspected) if !inspected.is_error),
             result: end.as_ref().ok().map(|inspected| inspected.result.to_string()),
             problem,
             detail: self.detail(end),
@@ -175,13 +172,55 @@ impl Record {
         Some(format!("{error}{absence}{reasons}"))
     }
 
+    /// Ends the trace, counts the call, writes its line.
+    pub fn publish(&self, call: &LiveCall, telemetry: &Telemetry, end: &Result<Inspected, CallError>) {
+        let took = self.elapsed();
+        let state = outcome_state(end);
+        call.trace.set(names::OUTCOME, state.as_str());
+        if let Ok(inspected) = end {
+            call.trace.set(names::EXIT, inspected.exit.clone());
+            call.trace.set(names::OUTPUT_BYTES, i64::try_from(inspected.output_bytes).unwrap_or(i64::MAX));
+        }
+        call.trace.finish(!matches!(end, Ok(inspected) if !inspected.is_error));
+        telemetry.keep(call.id, &call.trace);
+        let (caller, tool, arguments) = (&*call.caller, self.tool.as_deref(), self.arguments.as_ref());
+        telemetry.metrics().call(Some(caller), tool, arguments, self.true_status(end), took);
+        telemetry.log().call(&CallLine {
+            call_id: call.id,
+            agent_id: Some(caller.agent_id()),
+            user: caller.user(),
+            task_id: self.intent.task_id.as_deref(),
+            tool: &self.intent.tool,
+            version: tool.map(|tool| tool.definition.version.as_str()),
+            tier: self.intent.tier,
+            arguments,
+            decision: self.decision.as_ref(),
+            output: end.as_ref().ok().map(|inspected| Output {
+                bytes: inspected.output_bytes,
+                kind: if inspected.result.is_string() { OutputKind::Text } else { OutputKind::Json },
+            }),
+            latency: took,
+            outcome: state,
+            error: end.as_ref().err().map(|error| error.face().slug),
+            trace_id: &self.intent.trace_id,
+        });
+    }
+
     /// The call as every door shows it from now on.
     pub fn view(&self, call: &LiveCall, outcome: &Outcome, end: &Result<Inspected, CallError>) -> CallView {
         let mut view = call.view();
-        view.state = end.as_ref().err().map_or(outcome.state, |error| error.face().state);
-        view.is_error = Some(outcome.is_error || end.is_err());
+        view.state = outcome_state(end);
+        view.is_error = Some(!matches!(end, Ok(inspected) if !inspected.is_error));
         view.result = end.as_ref().ok().map(|inspected| inspected.result.clone());
         view.duration_ms = Some(outcome.duration_ms);
         view
+    }
+}
+
+const fn outcome_state(end: &Result<Inspected, CallError>) -> CallState {
+    match end {
+        Ok(inspected) if inspected.is_error => CallState::Failed,
+        Ok(_) => CallState::Succeeded,
+        Err(error) => error.face().state,
     }
 }

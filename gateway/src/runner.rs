@@ -18,7 +18,7 @@ use crate::inspect::Redactor;
 use crate::live::LiveCall;
 use crate::policy::Permit;
 use crate::store::Store;
-use crate::telemetry::{SpanGuard, Telemetry, names};
+use crate::telemetry::{SandboxWatch, SpanGuard, Telemetry, names};
 
 /// Spends permits.
 pub struct Runner {
@@ -134,13 +134,15 @@ struct CallHost<'a> {
     backend: BackendKind,
     /// `tool.run`, made first so that the sandbox can be told its id, and restarted when the tool starts.
     run: SpanGuard,
-    start: Mutex<Option<(SpanGuard, std::time::Instant)>>,
+    start: Mutex<Option<SpanGuard>>,
+    watch: SandboxWatch,
 }
 
 impl<'a> CallHost<'a> {
     fn new(runner: &'a Runner, call: &'a LiveCall, redactor: &'a Redactor, expose_logs: bool, backend: BackendKind) -> Self {
         let run = call.trace.span(names::span::TOOL_RUN);
-        Self { runner, call, redactor, expose_logs, backend, run, start: Mutex::new(None) }
+        let watch = SandboxWatch::new(runner.telemetry.metrics().clone(), backend);
+        Self { runner, call, redactor, expose_logs, backend, run, start: Mutex::new(None), watch }
     }
 
     fn traceparent(&self) -> String {
@@ -155,13 +157,12 @@ impl<'a> CallHost<'a> {
         let span = self.call.trace.span(names::span::SANDBOX_START);
         span.set(names::SANDBOX_ID, id.to_string());
         span.set(names::BACKEND, self.backend.as_str());
-        *self.start.lock() = Some((span, std::time::Instant::now()));
+        span.set(names::TEMPERATURE, "cold");
+        *self.start.lock() = Some(span);
     }
 
     fn started(&self) {
-        if let Some((_span, since)) = self.start.lock().take() {
-            self.runner.telemetry.metrics().sandbox_started(self.backend, since.elapsed());
-        }
+        self.start.lock().take();
         self.run.restart();
     }
 }
@@ -169,6 +170,7 @@ impl<'a> CallHost<'a> {
 #[async_trait]
 impl Host for CallHost<'_> {
     fn observe(&self, event: Event) {
+        self.watch.observe(&event);
         match event {
             Event::Starting(id) => self.starting(id),
             Event::Started => self.started(),
@@ -181,9 +183,12 @@ impl Host for CallHost<'_> {
             Event::Log(line) => tracing::debug!(call_id = %self.call.id, line = %self.redactor.text(line), "tool"),
             Event::Ended => {
                 self.start.lock().take();
-                self.run.end();
             }
         }
+    }
+
+    fn tearing_down(&self) -> Box<dyn Send> {
+        Box::new(self.call.trace.span(names::span::TEARDOWN))
     }
 
     fn canceled(&self) -> &CancellationToken {

@@ -8,6 +8,7 @@
 //! - Whatever cannot be had as configured ends the start with a message that says what to do.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,16 +23,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::caller::{AgentError, Authenticator};
-use crate::config::{Config, DockerUse};
+use crate::config::{Config, Durability, Enabled, LimitsConfig};
 use crate::gateway::Gateway;
 use crate::generation::{Generation, GenerationError};
 use crate::http::serve::{ConnectionLimits, bind, serve};
 use crate::http::{BodyLimits, admin, agents, observability, socket};
-use crate::limits::Limits;
+use crate::limits::{LimitSettings, Limits, Rate};
 use crate::live::LiveCalls;
 use crate::operator::Operator;
 use crate::runner::Runner;
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 use crate::telemetry::{Log, Telemetry, TelemetryError};
 use crate::watch;
 
@@ -101,8 +102,8 @@ impl Serving {
     /// [`ServeError`]; nothing is left running.
     pub async fn start(config: Config, log: Log) -> Result<Self, ServeError> {
         let agents_listener = listen(config.listen).await?;
-        let observability_listener = listen(config.observability.listen).await?;
-        let store = Store::open(&config.data_dir, config.durability).await?;
+        let observability_listener = listen(config.observability_listen).await?;
+        let store = Store::open(&config.data_dir, durability(config.durability)).await?;
         let interrupted = store.recover().await?;
         if !interrupted.is_empty() {
             tracing::warn!(calls = interrupted.len(), "calls of the last run were interrupted; each has that outcome now");
@@ -117,7 +118,7 @@ impl Serving {
         let gateway = Arc::new(Gateway {
             callers: Authenticator::open(&config.data_dir, store.clone()).await?,
             generation: ArcSwap::from_pointee(generation),
-            limits: Limits::new(config.limits.settings()),
+            limits: Limits::new(limits(&config.limits)),
             runner: Runner::new(dispatcher.clone(), store.clone(), telemetry.clone()),
             store,
             telemetry,
@@ -132,7 +133,7 @@ impl Serving {
             agents: agents_listener.local_addr().map_err(|source| ServeError::Listen { address: config.listen, source })?,
             observability: observability_listener
                 .local_addr()
-                .map_err(|source| ServeError::Listen { address: config.observability.listen, source })?,
+                .map_err(|source| ServeError::Listen { address: config.observability_listen, source })?,
             admin: admin_path,
             gateway,
             operator,
@@ -148,9 +149,14 @@ impl Serving {
     }
 
     fn open(&self, agents_listener: impl Listener, observability_listener: impl Listener, admin_socket: socket::OperatorSocket, config: &Config) {
-        let bodies = BodyLimits { bytes: config.limits.body_bytes(), ..BodyLimits::default() };
+        let bodies = BodyLimits { bytes: usize::try_from(config.limits.body.0).unwrap_or(usize::MAX), ..BodyLimits::default() };
         let agents_door = agents::layers(agents::routes(self.gateway.clone(), bodies), self.gateway.clone());
-        let limits = ConnectionLimits { drain: Duration::from_secs(5), ..ConnectionLimits::default() };
+        let limits = ConnectionLimits {
+            connections: config.limits.connections as usize,
+            headers: config.limits.header_timeout,
+            drain: Duration::from_secs(5),
+            ..ConnectionLimits::default()
+        };
         self.tasks.spawn(serve(agents_listener, agents_door, self.doors.clone(), limits));
         let vitals = observability::router(self.operator.clone());
         self.tasks.spawn(serve(observability_listener, vitals, self.doors.clone(), limits));
@@ -212,14 +218,15 @@ async fn listen(address: SocketAddr) -> Result<impl Listener<Addr = SocketAddr>,
 }
 
 async fn dispatcher(config: &Config, store: &Arc<Store>) -> Result<Arc<Dispatcher>, ServeError> {
-    let wasm = WasmConfig { cache_dir: config.wasm_cache_dir(), max_instances: config.wasm.max_instances, ..WasmConfig::default() };
+    let (max_instances, max_memory) = (config.wasm.max_instances, config.wasm.max_memory);
+    let wasm = WasmConfig { max_instances, max_memory, ..WasmConfig::new(config.wasm_cache(), store.instance()) };
     let wasm = WasmBackend::new(wasm).map_err(|error| ServeError::Backend { backend: "wasm", detail: error.to_string() })?;
     let mut backends: Vec<Arc<dyn Backend>> = vec![wasm];
-    if config.docker.enabled != DockerUse::Never {
+    if config.docker.enabled != Enabled::Never {
         let settings = DockerConfig { host: config.docker.host.clone(), instance: store.instance() };
         match DockerBackend::connect(settings).await {
             Ok(docker) => backends.push(docker),
-            Err(error) if config.docker.enabled == DockerUse::Auto => {
+            Err(error) if config.docker.enabled == Enabled::Auto => {
                 tracing::info!(%error, "no Docker engine answers; Docker tools are answered with 503 until a restart with one");
             }
             Err(error) => return Err(ServeError::Backend { backend: "docker", detail: error.to_string() }),
@@ -227,4 +234,20 @@ async fn dispatcher(config: &Config, store: &Arc<Store>) -> Result<Arc<Dispatche
     }
     let ledger: Arc<dyn SandboxLedger> = store.clone();
     Ok(Dispatcher::new(backends, ledger, store.instance(), config.start_timeout))
+}
+
+const fn durability(configured: Durability) -> store::Durability {
+    match configured {
+        Durability::Full => store::Durability::Full,
+        Durability::Relaxed => store::Durability::Relaxed,
+    }
+}
+
+fn limits(config: &LimitsConfig) -> LimitSettings {
+    let positive = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+    LimitSettings {
+        agent: Rate { per_second: positive(config.requests_per_second), burst: positive(config.burst) },
+        running: positive(config.running),
+        ..LimitSettings::default()
+    }
 }

@@ -9,13 +9,15 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::document::Format;
+
 /// The `format` names that our published schemas use, each with its parser.
-pub const FORMATS: &[(&str, fn(&str) -> bool)] = &[
-    ("mayfly-duration", |text| parse_duration(text).is_ok()),
-    ("mayfly-size", |text| text.parse::<ByteSize>().is_ok()),
-    ("mayfly-cpu", |text| text.parse::<Cpu>().is_ok()),
-    ("mayfly-destination", |text| text.parse::<Destination>().is_ok()),
-    ("mayfly-address", |text| text.parse::<std::net::SocketAddr>().is_ok()),
+pub const FORMATS: &[Format] = &[
+    Format { name: "mayfly-duration", reads: |text| parse_duration(text).is_ok() },
+    Format { name: "mayfly-size", reads: |text| text.parse::<ByteSize>().is_ok() },
+    Format { name: "mayfly-cpu", reads: |text| text.parse::<Cpu>().is_ok() },
+    Format { name: "mayfly-destination", reads: |text| text.parse::<Destination>().is_ok() },
+    Format { name: "mayfly-address", reads: |text| text.parse::<std::net::SocketAddr>().is_ok() },
 ];
 
 const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
@@ -37,8 +39,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Writes a duration in the largest unit that takes it whole; what is below a millisecond is dropped.
 pub fn write_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
-    let (unit, factor) =
-        DURATION_UNITS.iter().rev().find(|(_, f)| millis >= u128::from(*f) && millis % u128::from(*f) == 0).unwrap_or(&("ms", 1));
+    let (unit, factor) = DURATION_UNITS
+        .iter()
+        .rev()
+        .find(|(_, f)| millis >= u128::from(*f) && millis.is_multiple_of(u128::from(*f)))
+        .unwrap_or(&("ms", 1));
     format!("{}{unit}", millis / u128::from(*factor))
 }
 

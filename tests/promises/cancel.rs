@@ -25,7 +25,7 @@ async fn a_client_that_hangs_up_cancels_its_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_calls_half_of_them_canceled_leave_nothing() {
-    let mayfly = setup().set("/limits", json!({"requests_per_second": 100_000, "burst": 100_000, "calls": 300})).start();
+    let mayfly = setup().set("/limits", json!({"requests_per_second": 100_000, "burst": 100_000, "running": 300})).start();
     let ann = mayfly.agent("ann");
     let round = async |rounds: u64| {
         for n in 0..rounds {

@@ -32,7 +32,7 @@ async fn concurrency_of_a_tool_and_of_the_gateway() {
         .tool("one", &spin("one"), Some(tools::SPIN))
         .tool("two", &spin("two"), Some(tools::SPIN))
         .tool("echo", &tools::yaml("echo", ""), Some(tools::ECHO))
-        .set("/limits", json!({"calls": 2}))
+        .set("/limits", json!({"running": 2}))
         .start();
     let ann = mayfly.agent("ann");
     let first = ann.start("one", json!({})).await;

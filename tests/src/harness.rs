@@ -67,7 +67,7 @@ impl Setup {
         }
         let config = json!({
             "listen": "127.0.0.1:0",
-            "observability": { "listen": "127.0.0.1:0" },
+            "observability_listen": "127.0.0.1:0",
             "data_dir": path("data"),
             "tools": [path("tools")],
             "policy": { "path": path("policy") },

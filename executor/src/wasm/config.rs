@@ -58,11 +58,7 @@ impl WasmConfig {
             max_instances: 256,
             max_memory: ByteSize::mebibytes(1024),
             start_wait: Duration::from_secs(2),
-            http: HttpLimits {
-                requests: 32,
-                response_bytes: ByteSize::mebibytes(16),
-                connect_timeout: Duration::from_secs(10),
-            },
+            http: HttpLimits { requests: 32, response_bytes: ByteSize::mebibytes(16), connect_timeout: Duration::from_secs(10) },
         }
     }
 

@@ -54,7 +54,13 @@ impl Target {
         // `host:` and `host:99999` have no port for the parser, and must not become the default one.
         let port = match (authority.port_u16(), authority.as_str().len() == authority.host().len()) {
             (Some(port), _) => port,
-            (None, true) => if tls { 443 } else { 80 },
+            (None, true) => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
             (None, false) => return Err(Refusal::Malformed),
         };
         Ok(Self { destination: Destination { host, port }, tls })
@@ -82,7 +88,11 @@ pub(super) fn admit(egress: &BTreeSet<Destination>, answers: Vec<SocketAddr>) ->
         return Err(Refusal::NoAddress);
     }
     let listed = |answer: &SocketAddr| egress.contains(&Destination { host: answer.ip().to_string(), port: answer.port() });
-    if answers.iter().all(|answer| is_public(answer.ip()) || listed(answer)) { Ok(answers) } else { Err(Refusal::AddressNotListed) }
+    if answers.iter().all(|answer| is_public(answer.ip()) || listed(answer)) {
+        Ok(answers)
+    } else {
+        Err(Refusal::AddressNotListed)
+    }
 }
 
 /// Whether an address is a public unicast one (IANA special-purpose registries, RFC 6890 and its successors).
@@ -161,9 +171,14 @@ mod tests {
         ] {
             assert_eq!(reaches(url, &egress), Err(Refusal::NotListed), "{url}");
         }
-        for url in ["https://api.example.com:443@evil.com/", "https://user@api.example.com/", "ftp://api.example.com:443/", "/relative",
-            "https://api.example.com:/", "https://api.example.com:99999/"]
-        {
+        for url in [
+            "https://api.example.com:443@evil.com/",
+            "https://user@api.example.com/",
+            "ftp://api.example.com:443/",
+            "/relative",
+            "https://api.example.com:/",
+            "https://api.example.com:99999/",
+        ] {
             assert_eq!(reaches(url, &egress), Err(Refusal::Malformed), "{url}");
         }
         assert_eq!(reaches("https://api.example.com/", &[]), Err(Refusal::NotListed));
@@ -172,11 +187,45 @@ mod tests {
     #[test]
     fn an_answer_inside_is_refused() {
         for inside in [
-            "0.0.0.0", "0.1.2.3", "10.1.2.3", "100.64.0.1", "100.100.100.200", "127.0.0.1", "127.9.9.9", "169.254.169.254", "168.63.129.16",
-            "172.16.0.1", "172.31.255.255", "192.0.0.8", "192.0.2.1", "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.51.100.1",
-            "203.0.113.9", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::", "::1", "::ffff:8.8.8.8", "::ffff:127.0.0.1", "::8.8.8.8",
-            "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::", "3fff::1", "fc00::1",
-            "fd00:ec2::254", "fe80::1", "fec0::1", "ff02::1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.100.100.200",
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.169.254",
+            "168.63.129.16",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.0.1",
+            "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.9",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:8.8.8.8",
+            "::ffff:127.0.0.1",
+            "::8.8.8.8",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::1",
+            "100::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
         ] {
             let answer = SocketAddr::new(inside.parse().unwrap(), 443);
             assert_eq!(admit(&list(&["name.example:443"]), vec![answer]), Err(Refusal::AddressNotListed), "{inside}");

@@ -106,7 +106,11 @@ impl Outgoing {
         if before.saturating_add(bytes) > limit { Err(Error::HttpResponseBodySize(Some(limit))) } else { Ok(()) }
     }
 
-    async fn send(self: Arc<Self>, request: Request<WasiBody>, options: RequestOptions) -> Result<(Response<WasiBody>, Sent), Error> {
+    async fn send(
+        self: Arc<Self>,
+        request: Request<WasiBody>,
+        options: RequestOptions,
+    ) -> Result<(Response<WasiBody>, Sent), Error> {
         let mut span = RequestSpan::begin(self.clone(), &request);
         let result = self.exchange(request, options, &mut span).await;
         match result {

@@ -163,7 +163,9 @@ impl Maker {
         };
         match compiled {
             Compiled::Module(module) => {
-                if module.get_export(START).and_then(|export| export.func().map(|f| f.params().len() + f.results().len())) != Some(0) {
+                if module.get_export(START).and_then(|export| export.func().map(|f| f.params().len() + f.results().len()))
+                    != Some(0)
+                {
                     return Err(invalid(format!("it exports no function `{START}`; build it as a program for wasm32-wasip1")));
                 }
                 self.modules.instantiate_pre(&module).map(Program::Module)
@@ -208,7 +210,9 @@ fn read_verified(path: &Path, sha256: &str) -> Result<Vec<u8>, StartError> {
     let source = std::fs::read(path).map_err(|e| missing(e.to_string()))?;
     let found = hex::encode(Sha256::digest(&source));
     if found != sha256 {
-        return Err(missing(format!("it was pinned as sha256 {sha256} and is {found} now; load the tool again to accept the new file")));
+        return Err(missing(format!(
+            "it was pinned as sha256 {sha256} and is {found} now; load the tool again to accept the new file"
+        )));
     }
     Ok(source)
 }

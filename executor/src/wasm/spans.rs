@@ -50,7 +50,16 @@ pub(super) struct RequestSpan {
 
 impl RequestSpan {
     pub(super) fn begin<B>(outgoing: Arc<Outgoing>, request: &Request<B>) -> Self {
-        let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::CONNECT, Method::OPTIONS, Method::PATCH];
+        let known = [
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PUT,
+            Method::DELETE,
+            Method::CONNECT,
+            Method::OPTIONS,
+            Method::PATCH,
+        ];
         let method = if known.contains(request.method()) { request.method().as_str() } else { "_OTHER" };
         let attributes = BTreeMap::from([("http.request.method".to_owned(), method.to_owned())]);
         Self { outgoing, begun: Begun::now(), name: format!("HTTP {method}"), attributes, error: true }

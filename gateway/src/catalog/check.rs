@@ -193,9 +193,8 @@ mod tests {
 
     #[test]
     fn a_schema_is_2020_12_local_and_ends() {
-        let hint = |schema: &str, says: &str| {
-            one("{type: string, writeOnly: true}", schema, &"input_schema.properties.token_hint".to_owned(), says)
-        };
+        let hint =
+            |schema: &str, says: &str| one("{type: string, writeOnly: true}", schema, "input_schema.properties.token_hint", says);
         let below = |schema: &str, key: &str, says: &str| {
             one("{type: string, writeOnly: true}", schema, &format!("input_schema.properties.token_hint.{key}"), says);
         };

@@ -26,7 +26,7 @@ pub struct Definition {
     /// A lower-case letter, then at most 62 lower-case letters, digits and underscores.
     #[schemars(regex(pattern = r"^[a-z][a-z0-9_]{0,62}$"))]
     pub name: String,
-    /// The tool's own version, MAJOR.MINOR.PATCH, such as 1.0.0 (<https://semver.org>).
+    /// The tool's own version, MAJOR.MINOR.PATCH, such as 1.0.0.
     #[schemars(regex(pattern = r"^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})(-[0-9A-Za-z.-]{1,64})?$"))]
     pub version: String,
     /// What the tool does, for the agents that choose among tools: 1 to 4096 characters.

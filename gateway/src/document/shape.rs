@@ -18,6 +18,15 @@ pub struct NotYet {
     pub instead: &'static str,
 }
 
+/// A `format` name in a published schema that stands for a parser of ours.
+#[derive(Debug, Clone, Copy)]
+pub struct Format {
+    /// The name.
+    pub name: &'static str,
+    /// Whether the parser takes a text.
+    pub reads: fn(&str) -> bool,
+}
+
 /// The shape of one kind of file.
 #[derive(Debug)]
 pub struct Shape {
@@ -27,15 +36,15 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape of `T`. `formats` are the `format` names in its schema that stand for a parser of ours.
+    /// The shape of `T`, in whose schema `formats` may stand.
     ///
     /// # Errors
     /// The schema of `T` does not compile: a fault of ours.
-    pub fn of<T: JsonSchema>(formats: &[(&'static str, fn(&str) -> bool)], not_yet: &'static [NotYet]) -> Result<Self, String> {
+    pub fn of<T: JsonSchema>(formats: &[Format], not_yet: &'static [NotYet]) -> Result<Self, String> {
         let schema = schema_of::<T>();
         let mut options = jsonschema::options().should_validate_formats(true);
-        for (name, reads) in formats {
-            options = options.with_format(*name, *reads);
+        for format in formats {
+            options = options.with_format(format.name, format.reads);
         }
         let validator = options.build(&schema).map_err(|e| e.to_string())?;
         Ok(Self { schema, validator, not_yet })
@@ -124,7 +133,9 @@ fn accepted(subschema: &Value) -> String {
     if parts.is_empty() {
         parts.extend(text("type"));
     }
-    if let (Some(least), Some(most)) = (subschema.get("minimum"), subschema.get("maximum")) {
+    if let (Some(least), Some(most)) = (subschema.get("minimum"), subschema.get("maximum"))
+        && least != most
+    {
         parts.push(format!("{least} to {most}"));
     }
     parts.join(" ").trim_end_matches('.').to_owned()
@@ -134,6 +145,7 @@ fn accepted(subschema: &Value) -> String {
 fn brief(value: &Value) -> String {
     match value {
         Value::Object(_) => "a map".to_owned(),
+        Value::Array(items) if items.is_empty() => "an empty list".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         Value::Null => "empty".to_owned(),
         Value::String(text) if text.chars().count() > 60 => format!("`{}...`", text.chars().take(60).collect::<String>()),
@@ -165,7 +177,7 @@ mod tests {
             NotYet { pointer: "/later", value: None, instead: "leave it out" },
             NotYet { pointer: "/word", value: Some("later"), instead: "another" },
         ];
-        let shape = Shape::of::<Thing>(&[("even", |s| s.len() % 2 == 0)], planned).unwrap();
+        let shape = Shape::of::<Thing>(&[Format { name: "even", reads: |s| s.len().is_multiple_of(2) }], planned).unwrap();
         let (document, _) = Document::parse(Path::new("f"), text).unwrap();
         shape.check(&document).iter().map(ToString::to_string).collect()
     }

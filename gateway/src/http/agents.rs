@@ -10,7 +10,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use futures_util::StreamExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
@@ -33,7 +32,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// How many calls a list shows when nobody asks for more or fewer, and at most.
 const DEFAULT_LIST: u32 = 50;
-const MAX_LIST: u32 = 200;
+const MAX_LIST: u32 = 1000;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -78,9 +77,9 @@ pub fn layers(router: Router, authenticator: Arc<dyn Authenticate>) -> Router {
         .method_not_allowed_fallback(async || CallError::MethodNotAllowed)
         // Around the fallbacks too: a stranger does not learn which paths there are.
         .layer(from_fn_with_state(authenticator, authentication::require))
-        .layer(map_response(forbid_storing))
-        // Outermost: what panics inside any layer still gets an answer.
+        // Around authentication: what panics there gets an answer, too.
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(map_response(forbid_storing))
 }
 
 async fn forbid_storing(mut response: Response) -> Response {
@@ -216,8 +215,8 @@ async fn run(gateway: &Arc<Gateway>, caller: Arc<Caller>, request: CallRequest, 
 struct Which {
     /// Only those of this task.
     task_id: Option<String>,
-    /// At most so many, from 1 to 200; 50 if left out.
-    #[param(minimum = 1, maximum = 200)]
+    /// At most so many, from 1 to 1000; 50 if left out.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
@@ -273,13 +272,12 @@ async fn cancel_call(
 /// Follow a call of yours.
 ///
 /// Server-sent events, named `state`, `progress` and `log`, each a `CallEvent` with its number as id. Ends after the final
-/// state. A client that comes back with `Last-Event-ID` gets what came after, and 204 when nothing more will come.
+/// state. A client that comes back with `Last-Event-ID` gets what came after.
 #[utoipa::path(
     get, path = "/v1/calls/{id}/events", tag = "calls",
     params(("id" = String, Path, description = "The call's id"),
            ("Last-Event-ID" = Option<u64>, Header, description = "The number of the last event received")),
     responses((status = 200, description = "The events", body = String, content_type = "text/event-stream"),
-              (status = 204, description = "The call is over, and you have seen its end"),
               (status = "default", description = "Refused", body = Problem, content_type = "application/problem+json"))
 )]
 async fn follow_call(
@@ -289,16 +287,7 @@ async fn follow_call(
     headers: HeaderMap,
 ) -> Result<Response, CallError> {
     let after = events::last_event_id(&headers)?;
-    let stream = gateway.follow(&caller, id, after).await?;
-    // An `EventSource` comes back after every end; 204 is how the standard tells it to stop.
-    if after.is_some() && gateway.call(&caller, id).await?.state.is_final() {
-        let mut rest = stream.peekable();
-        if std::pin::Pin::new(&mut rest).peek().await.is_none() {
-            return Ok(StatusCode::NO_CONTENT.into_response());
-        }
-        return Ok(events::stream(rest.boxed()));
-    }
-    Ok(events::stream(stream))
+    gateway.follow(&caller, id, after).await.map(events::stream)
 }
 
 /// The trace of a recent call of yours.

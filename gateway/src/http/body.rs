@@ -27,6 +27,9 @@ impl Default for BodyLimits {
     }
 }
 
+/// Most bytes read, and thrown away, of a body that is too long.
+const MAX_DISCARD: u64 = 8 << 20;
+
 /// The body of a request as [strict] JSON.
 pub(super) struct JsonBody(pub(super) Value);
 
@@ -39,7 +42,7 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self, CallError> {
         check_headers(request.headers())?;
         let bytes = read(request.into_body(), BodyLimits::from_ref(state)).await?;
-        strict::parse(&bytes).map(Self).map_err(|malformed| CallError::BadRequest(malformed.to_string()))
+        strict::parse(&bytes).map(Self).map_err(|malformed| CallError::BadRequest(format!("the body is {malformed}")))
     }
 }
 
@@ -66,17 +69,34 @@ fn is_json(media_type: &str) -> bool {
         })
 }
 
-async fn read(body: Body, limits: BodyLimits) -> Result<Bytes, CallError> {
-    let too_large = CallError::TooLarge { limit: limits.bytes };
-    // What says itself that it is too long is not read at all; what says nothing is counted.
-    if body.size_hint().lower() > limits.bytes as u64 {
-        return Err(too_large);
+async fn read(mut body: Body, limits: BodyLimits) -> Result<Bytes, CallError> {
+    let whole = async {
+        // What says itself that it is too long is not kept at all; what says nothing is counted.
+        if body.size_hint().lower() <= limits.bytes as u64 {
+            match Limited::new(&mut body, limits.bytes).collect().await {
+                Ok(collected) => return Ok(collected.to_bytes()),
+                Err(error) if error.is::<LengthLimitError>() => {}
+                Err(_) => return Err(CallError::BadRequest("the body broke off".into())),
+            }
+        }
+        discard(&mut body).await;
+        Err(CallError::TooLarge { limit: limits.bytes })
+    };
+    tokio::time::timeout(limits.time, whole).await.unwrap_or(Err(CallError::BodyTimeout(limits.time)))
+}
+
+/// Reads what is left of a body that is a little too long, so that its sender is still there to hear the answer. A connection
+/// that is closed on a sender may lose the answer; one that sends far too much has to live with that.
+async fn discard(body: &mut Body) {
+    let mut left = MAX_DISCARD;
+    if body.size_hint().lower() > left {
+        return;
     }
-    match tokio::time::timeout(limits.time, Limited::new(body, limits.bytes).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
-        Ok(Err(_)) => Err(CallError::BadRequest("the body broke off".into())),
-        Err(_) => Err(CallError::BodyTimeout(limits.time)),
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+        if left == 0 {
+            return;
+        }
     }
 }
 
@@ -138,6 +158,7 @@ mod tests {
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
         assert!(problem.contains("longer than 64 bytes"), "{problem}");
         assert_eq!(send(&["application/json"], chunks(9)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(send(&["application/json"], chunks(usize::MAX)).await.0, StatusCode::PAYLOAD_TOO_LARGE, "an endless one");
     }
 
     #[tokio::test]

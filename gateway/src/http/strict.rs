@@ -14,7 +14,7 @@ pub(crate) const MAX_DEPTH: usize = 64;
 /// Longest JSON Pointer shown in a message, in characters.
 const MAX_POINTER: usize = 200;
 
-/// What is wrong with a text that should be JSON: a sentence that names the place and never a value.
+/// What is wrong with a text that should be JSON, to be read after "it is": names the place and never a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Malformed(String);
@@ -25,19 +25,21 @@ pub(crate) struct Malformed(String);
 /// On invalid UTF-8 (with the byte offset), on anything RFC 8259 does not allow, and on what it leaves open: a member given
 /// twice, NUL in a member's name, more than [`MAX_DEPTH`] levels, an integer beyond 64 bits.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Malformed> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| Malformed(format!("the body is not UTF-8 at byte offset {}", error.valid_up_to())))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|error| Malformed(format!("not UTF-8 at byte offset {}", error.valid_up_to())))?;
     if text.trim_ascii().is_empty() {
-        return Err(Malformed("the body is empty; send a JSON object".into()));
+        return Err(Malformed("empty; a JSON object is wanted".into()));
     }
-    let malformed = |error: serde_json::Error| Malformed(format!("the body is not JSON as it is taken here: {error}"));
+    let malformed = |error: serde_json::Error| Malformed(format!("not JSON as it is taken here: {error}"));
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = Node { place: &Place::Root, depth: 0 }.deserialize(&mut deserializer).map_err(malformed)?;
     deserializer.end().map_err(malformed)?;
     match oversized_integer(text) {
         Some(offset) => {
             let (line, column) = line_and_column(text, offset);
-            Err(Malformed(format!("the integer at line {line} column {column} does not fit in 64 bits; send it as a string")))
+            Err(Malformed(format!(
+                "not taken: the integer at line {line} column {column} does not fit in 64 bits; send it as a string"
+            )))
         }
         None => Ok(value),
     }
@@ -212,7 +214,7 @@ mod tests {
     fn a_member_given_twice_is_named() {
         assert_eq!(
             wrong(r#"{"arguments": {"a/b": 1, "n": [{}, {"x": 1, "x": 2}]}}"#),
-            "the body is not JSON as it is taken here: the member /arguments/n/1/x is given twice at line 1 column 47"
+            "not JSON as it is taken here: the member /arguments/n/1/x is given twice at line 1 column 47"
         );
         assert!(wrong(r#"{"a/~": 1, "a\u002f~": 2}"#).contains("the member /a~1~0 is given twice"));
     }
@@ -236,7 +238,7 @@ mod tests {
     fn integers_beyond_64_bits_are_refused_with_their_place() {
         assert_eq!(
             wrong("{\n \"n\": 18446744073709551616}"),
-            "the integer at line 2 column 7 does not fit in 64 bits; send it as a string"
+            "not taken: the integer at line 2 column 7 does not fit in 64 bits; send it as a string"
         );
         assert!(wrong("[\"\\\"1\", -9223372036854775809]").contains("column 9"));
         assert!(parse(br#"{"18446744073709551616": "18446744073709551616", "f": 1.8446744073709551616e19}"#).is_ok());
@@ -245,7 +247,7 @@ mod tests {
 
     #[test]
     fn everything_else_that_is_not_json_is_refused_with_its_place() {
-        assert_eq!(wrong(b"{\"a\": \"\xff\"}"), "the body is not UTF-8 at byte offset 7");
+        assert_eq!(wrong(b"{\"a\": \"\xff\"}"), "not UTF-8 at byte offset 7");
         assert!(wrong("").contains("empty") && wrong(" \n").contains("empty"));
         assert!(wrong("{} {}").contains("trailing characters at line 1 column 4"));
         assert!(wrong(r#"{"a\u0000b": 1}"#).contains("NUL in the name of a member"));

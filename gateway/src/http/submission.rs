@@ -20,6 +20,7 @@ const MAX_REASON: usize = 4096;
 #[derive(Debug, PartialEq, utoipa::ToSchema)]
 pub(super) struct Submission {
     /// The tool's name. May be left out where the path names it.
+    #[schema(required = false)]
     tool: String,
     /// The exact version wanted; without it, the one that is served.
     #[schema(nullable)]

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use regorus::Engine;
 use serde_json::Value;
 
+use super::input::RESERVED_NAMES;
 use super::load::{Problem, Source};
 
 /// Builtins that are refused, and why. A trailing dot stands for a whole family.
@@ -54,6 +55,8 @@ pub(super) struct Rule {
     calls: Vec<(String, u32, usize)>,
     /// Every name that occurs in it.
     names: BTreeSet<String>,
+    /// Parts of the input that stand under a `not` in such a way that the engines differ when they are missing.
+    shaky: Vec<(String, u32)>,
 }
 
 /// All rules of a policy.
@@ -152,6 +155,7 @@ impl Rule {
             is_function: head_kind == "Func" || head.get("args").and_then(Value::as_array).is_some_and(|args| !args.is_empty()),
             calls: Vec::new(),
             names: BTreeSet::new(),
+            shaky: Vec::new(),
         };
         found.gather(rule);
         Some(found)
@@ -177,6 +181,7 @@ impl Rule {
                 let arguments = node.get("params").and_then(Value::as_array).map_or(0, Vec::len);
                 self.calls.push((node.get("fcn").and_then(path).unwrap_or_default(), line, arguments));
             }
+            "NotExpr" => may_be_missing(node, false, line, &mut self.shaky),
             "ArithExpr" => self.calls.push(("arithmetic".to_owned(), line, 2)),
             "Var" => self.names.extend(node.get("value").and_then(Value::as_str).map(str::to_owned)),
             "RefDot" | "RefBrack" => self.names.extend(path_of(kind, node)),
@@ -245,6 +250,18 @@ impl Rules {
         problems
     }
 
+    /// `not f(input.x)` and its like, with an `input.x` that a call need not have: true here when it is missing, undefined in OPA.
+    pub(super) fn shaky(&self) -> Vec<Problem> {
+        let found = self.all.iter().flat_map(|rule| rule.shaky.iter().map(move |(name, line)| (rule, name, line)));
+        let told = found.map(|(rule, name, line)| {
+            let message = format!(
+                "warning: when {name} is missing, this `not` is true here and undefined in OPA; say `{name} = _` before it, or make the argument required"
+            );
+            Problem::at(&rule.file, *line, message)
+        });
+        told.collect()
+    }
+
     /// `deny` rules of `package` that rest, by themselves or through rules of the same package, on something that can fail.
     pub(super) fn fragile_denials(&self, package: &str) -> Vec<(&Rule, String)> {
         let denials = self.all.iter().filter(|rule| rule.is(package, "deny") && !rule.is_default);
@@ -293,6 +310,30 @@ fn path_of(kind: &str, node: &Value) -> Option<String> {
         "RefDot" => Some(format!("{}.{}", path(node.get("refr")?)?, node.pointer("/field/1")?.as_str()?)),
         "RefBrack" => Some(format!("{}.{}", path(node.get("refr")?)?, node.pointer("/index/String/value")?.as_str()?)),
         _ => None,
+    }
+}
+
+/// Collects references into the input that are operands of something under a `not`. Plain `not input.x` and `not input.x == y` mean
+/// the same to everyone; what is always in the input cannot be missing.
+fn may_be_missing(tree: &Value, operand: bool, line: u32, found: &mut Vec<(String, u32)>) {
+    match tree {
+        Value::Array(items) => items.iter().for_each(|item| may_be_missing(item, operand, line, found)),
+        Value::Object(members) => {
+            for (kind, node) in members {
+                let is_equality = kind == "BoolExpr" && node.get("op").is_some_and(|op| op == "Eq");
+                let operates = ["Call", "Membership", "ArithExpr", "BinExpr", "BoolExpr"].contains(&kind.as_str()) && !is_equality;
+                let reference = (kind.starts_with("Ref")).then(|| root(node.get("refr")?)).flatten();
+                match reference.as_deref() {
+                    Some("input") if operand => {
+                        let name = path_of(kind, node).unwrap_or_else(|| "a part of the input".to_owned());
+                        let always = name.strip_prefix("input.").is_some_and(|name| RESERVED_NAMES.contains(&name));
+                        found.extend((!always).then_some((name, line)));
+                    }
+                    _ => may_be_missing(node, operand || operates, line, found),
+                }
+            }
+        }
+        _ => {}
     }
 }
 
@@ -374,6 +415,17 @@ mod tests {
         let user = Source { file: "a.rego".to_owned(), text: "package a\nimport data.lib as l\nimport data.lib.g\nallow if { l.g(1); g(1) }".to_owned() };
         let (_, rules) = parse(&[lib, user]).unwrap();
         assert!(rules.unknown().is_empty(), "{:?}", rules.unknown());
+    }
+
+    #[test]
+    fn a_negation_that_the_engines_read_differently_is_named() {
+        let shaky = |body: &str| parsed(&format!("package a\nallow if {{ {body} }}")).unwrap().shaky().len();
+        for body in ["not input.ns in {1}", "not startswith(input.arguments.x, \"a\")", "not input.x != 1", "some n in [1]; not input.y[n] in [2]"] {
+            assert_eq!(shaky(body), 1, "{body}");
+        }
+        for body in ["not input.ns", "not input.ns == 1", "not input.agent_id in data.agents", "input.ns in {1}", "some n in [1]; not n in [2]"] {
+            assert_eq!(shaky(body), 0, "{body}");
+        }
     }
 
     #[test]

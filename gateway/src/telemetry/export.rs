@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::{SpanId, TraceId};
-use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
+use opentelemetry_otlp::{WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanExporter, SpanProcessor};
@@ -100,7 +101,7 @@ impl Exporter {
             if reserved.is_ok() {
                 self.queue.waiting.fetch_sub(records.len(), Ordering::AcqRel);
             }
-            self.queue.dropped.inc_by(records.len() as u64);
+            self.queue.lost(records.len());
             return;
         }
         for record in records {
@@ -114,8 +115,10 @@ impl Exporter {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        if let Err(error) = self.processor.shutdown_with_timeout(patience) {
-            tracing::warn!(%error, "not every span could be exported before the end");
+        match self.processor.shutdown_with_timeout(patience) {
+            // Nobody takes any more what came in while the last batch was sent.
+            Ok(()) => self.queue.lost(self.queue.waiting.swap(0, Ordering::AcqRel)),
+            Err(error) => tracing::warn!(%error, "not every span could be exported before the end"),
         }
         self.end_runtime();
     }
@@ -170,11 +173,15 @@ impl<E: SpanExporter + 'static> SpanExporter for Sender<E> {
 }
 
 impl Queue {
+    fn lost(&self, spans: usize) {
+        self.dropped.inc_by(spans as u64);
+    }
+
     fn sent(&self, spans: usize, result: &OTelSdkResult) {
         self.waiting.fetch_sub(spans, Ordering::AcqRel);
         let failed = result.is_err();
         if failed {
-            self.dropped.inc_by(spans as u64);
+            self.lost(spans);
         }
         match (self.failing.swap(failed, Ordering::AcqRel), result) {
             (false, Err(error)) => {
@@ -189,7 +196,13 @@ impl Queue {
 fn otlp(target: &Target) -> Result<opentelemetry_otlp::SpanExporter, TelemetryError> {
     let builder = opentelemetry_otlp::SpanExporter::builder();
     match target.protocol {
-        Protocol::Grpc => builder.with_tonic().with_endpoint(&target.endpoint).with_timeout(target.timeout).build(),
+        Protocol::Grpc => {
+            let mut builder = builder.with_tonic().with_endpoint(&target.endpoint).with_timeout(target.timeout);
+            if target.endpoint.starts_with("https:") {
+                builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
+            }
+            builder.build()
+        }
         Protocol::HttpProtobuf => {
             // Ours or one that was installed before: either way there is a provider afterwards, which the client panics without.
             let _ = rustls::crypto::ring::default_provider().install_default();

@@ -47,6 +47,9 @@ pub mod span {
     /// From delivery to report; spans made inside the sandbox are its children.
     pub const TOOL_RUN: &str = "tool.run";
     /// Inspecting the output and recording the outcome.
+    /// Making the outcome durable.
+    pub const RECORD: &str = "record";
+    /// Inspecting what came back.
     pub const SETTLE: &str = "settle";
     /// Removing the sandbox; may end after the answer.
     pub const TEARDOWN: &str = "teardown";

@@ -115,10 +115,10 @@ pub(super) fn attribute_bytes(attribute: &KeyValue) -> usize {
 
 /// Cuts a text that is too long.
 pub(super) fn clipped(mut attribute: KeyValue) -> KeyValue {
-    if let Value::String(text) = &attribute.value {
-        if text.as_str().len() > wire::MAX_TEXT {
-            attribute.value = Value::from(wire::clip(text.as_str()).to_owned());
-        }
+    if let Value::String(text) = &attribute.value
+        && text.as_str().len() > wire::MAX_TEXT
+    {
+        attribute.value = Value::from(wire::clip(text.as_str()).to_owned());
     }
     attribute
 }

@@ -212,6 +212,13 @@ impl SpanGuard {
         self.trace.open(self.id, name)
     }
 
+    /// Moves its start to now: for a span whose id had to be known before what it measures could begin.
+    pub fn restart(&self) {
+        let Some(index) = self.index else { return };
+        let now = self.trace.0.began.elapsed();
+        self.trace.0.state.lock().spans[index].start = now;
+    }
+
     /// The W3C `traceparent` that makes a span elsewhere a child of this one.
     pub fn traceparent(&self) -> String {
         TraceParent { trace_id: self.trace.0.trace_id, span_id: self.id }.to_string()

@@ -55,9 +55,13 @@ async fn a_trap_is_a_signal_with_a_reason_and_no_paths() {
 #[tokio::test]
 async fn there_are_no_files_and_no_environment_but_the_calls() {
     let room = Room::new();
-    assert_eq!(room.run(&program("(call $exit (call $fd_prestat_get (i32.const 3) (i32.const 0)))")).await.exit, Exit::Code(8), "EBADF");
+    assert_eq!(
+        room.run(&program("(call $exit (call $fd_prestat_get (i32.const 3) (i32.const 0)))")).await.exit,
+        Exit::Code(8),
+        "EBADF"
+    );
     let open = "(call $exit (call $path_open (i32.const 3) (i32.const 0) (i32.const 1024) (i32.const 1) (i32.const 0)
-        (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 8)))";
+        (i64.const 2) (i64.const 2) (i32.const 0) (i32.const 8)))";
     assert_eq!(room.run(&program(open)).await.exit, Exit::Code(8), "EBADF");
     let variables = program("(drop (call $environ_sizes_get (i32.const 0) (i32.const 4))) (call $exit (i32.load (i32.const 0)))");
     assert_eq!(room.run(&variables).await.exit, Exit::Code(0));
@@ -128,7 +132,8 @@ async fn a_call_canceled_before_it_starts_does_not_run() {
     let room = Room::new();
     let host = Listener::default();
     host.cancel.cancel();
-    let report = room.run_spec(&room.spec(&program("(call $write (i32.const 1) (i32.const 1024) (i32.const 1))")), call(), &host).await;
+    let report =
+        room.run_spec(&room.spec(&program("(call $write (i32.const 1) (i32.const 1024) (i32.const 1))")), call(), &host).await;
     assert_eq!((report.exit, report.stdout.len()), (Exit::Canceled, 0));
 }
 

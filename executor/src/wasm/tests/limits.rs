@@ -118,7 +118,7 @@ async fn one_byte_more_than_the_output_limit_ends_the_guest() {
 async fn standard_error_is_told_line_by_line_and_its_tail_kept() {
     let room = Room::new();
     let lines = r#"{"progress": 3, "total": 10}\0ahello\0a\0a\ff\0alast"#;
-    let text = program("(call $write (i32.const 2) (i32.const 2048) (i32.const 43))")
+    let text = program("(call $write (i32.const 2) (i32.const 2048) (i32.const 42))")
         .replace(r#"(data (i32.const 1024)"#, &format!("(data (i32.const 2048) {:?}) (data (i32.const 1024)", "LINES"))
         .replace("\"LINES\"", &format!("\"{}\"", lines.replace('"', "\\22")));
     let host = Listener::default();
@@ -154,7 +154,9 @@ async fn a_flood_of_standard_error_is_told_whole_and_kept_in_part() {
 #[tokio::test]
 async fn lines_are_told_while_the_guest_still_runs() {
     let room = Room::new();
-    let spec = room.spec(&program("(i32.store8 (i32.const 1030) (i32.const 10)) (call $write (i32.const 2) (i32.const 1024) (i32.const 7)) (call $sleep)"));
+    let spec = room.spec(&program(
+        "(i32.store8 (i32.const 1030) (i32.const 10)) (call $write (i32.const 2) (i32.const 1024) (i32.const 7)) (call $sleep)",
+    ));
     let host = Listener::default();
     let running = room.run_spec(&spec, call(), &host);
     let told = async {
@@ -170,7 +172,11 @@ async fn lines_are_told_while_the_guest_still_runs() {
 #[tokio::test]
 async fn randomness_comes_in_bounded_pieces() {
     let room = Room::new();
-    let random = |bytes: u32| program(&format!("(drop (memory.grow (i32.const 100))) (call $exit (call $random_get (i32.const 0) (i32.const {bytes})))"));
+    let random = |bytes: u32| {
+        program(&format!(
+            "(drop (memory.grow (i32.const 100))) (call $exit (call $random_get (i32.const 0) (i32.const {bytes})))"
+        ))
+    };
     assert_eq!(room.run(&random(1 << 20)).await.exit, Exit::Code(0));
     assert_eq!(room.run(&random(5 << 20)).await.exit, Exit::Signal(4));
 }

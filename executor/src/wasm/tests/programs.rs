@@ -97,7 +97,10 @@ fn a_folder_that_others_can_write_to_is_refused() {
     for mode in [0o777, 0o770, 0o702] {
         fs::set_permissions(&shared, fs::Permissions::from_mode(mode)).unwrap();
         let refused = open(shared.clone()).unwrap_err();
-        assert!(matches!(&refused, SetupError::Folder { path, detail } if *path == shared && detail.contains("chmod 700")), "{refused}");
+        assert!(
+            matches!(&refused, SetupError::Folder { path, detail } if *path == shared && detail.contains("chmod 700")),
+            "{refused}"
+        );
     }
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o700)).unwrap();
     open(shared.clone()).unwrap();
@@ -159,12 +162,17 @@ async fn what_is_no_program_is_refused_with_the_reason() {
     ];
     for (bytes, reason) in cases {
         let refused = room.backend.prepare(&room.spec_of(&bytes)).await.unwrap_err();
-        assert!(matches!(&refused, StartError::SourceInvalid { detail, .. } if detail.contains(reason)), "{refused} should say {reason}");
+        assert!(
+            matches!(&refused, StartError::SourceInvalid { detail, .. } if detail.contains(reason)),
+            "{refused} should say {reason}"
+        );
     }
     let spec = room.spec(&program(""));
     let Source::Module { path, .. } = &spec.source else { unreachable!() };
     fs::File::options().write(true).open(path).unwrap().set_len(65 << 20).unwrap();
-    assert!(matches!(room.backend.prepare(&spec).await, Err(StartError::SourceMissing { detail, .. }) if detail.contains("at most")));
+    assert!(
+        matches!(room.backend.prepare(&spec).await, Err(StartError::SourceMissing { detail, .. }) if detail.contains("at most"))
+    );
     let image = SandboxSpec { source: Source::Image("sha256:0".into()), ..spec };
     assert!(matches!(room.backend.prepare(&image).await, Err(StartError::SourceInvalid { .. })));
 }

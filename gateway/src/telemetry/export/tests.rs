@@ -245,3 +245,12 @@ fn an_endpoint_that_cannot_be_used_ends_the_start() {
     let target = Target { endpoint: "http://exa mple".into(), protocol: Protocol::HttpProtobuf, timeout: Duration::from_secs(1) };
     assert!(matches!(Exporter::start(&target, &settings(10), Counter::default()), Err(TelemetryError::Exporter(_))));
 }
+
+#[test]
+fn an_encrypted_collector_can_be_spoken_to() {
+    for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+        let target = Target { endpoint: "https://localhost:1".into(), protocol, timeout: Duration::from_secs(1) };
+        let exporter = Exporter::start(&target, &settings(10), Counter::default()).unwrap();
+        exporter.shutdown(Duration::from_millis(200));
+    }
+}

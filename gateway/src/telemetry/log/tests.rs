@@ -273,3 +273,18 @@ fn lines_of_many_threads_stay_whole() {
     log.flush(Duration::from_secs(5));
     assert_eq!(page.lines().len(), 1_600);
 }
+
+/// Loose, as tests run unoptimized and beside others: it catches a line that waits for its reader or is parsed again.
+#[test]
+fn a_line_costs_microseconds() {
+    let log = Log::to(io::sink(), true).unwrap();
+    let (arguments, decision) =
+        (arguments(json!({}), json!({"namespace": "staging", "name": "api-server", "count": 3})), decision(true));
+    let (rounds, begun) = (2_000u32, std::time::Instant::now());
+    for _ in 0..rounds {
+        log.call(&line(Some(&arguments), Some(&decision)));
+    }
+    let each = begun.elapsed() / rounds;
+    println!("one line: {each:?}");
+    assert!(each < Duration::from_millis(1), "{each:?}");
+}

@@ -1,0 +1,89 @@
+//! The configuration against good and bad files.
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../../manifests/mayfly.yaml");
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(Path::new("mayfly.yaml"), text).map_err(|e| e.to_string())
+}
+
+fn resolved(mut config: Config) -> Config {
+    config.admin_socket = Some(config.admin_socket());
+    config.wasm.cache_dir = Some(config.wasm_cache());
+    config
+}
+
+#[test]
+fn nothing_has_to_be_configured() {
+    assert_eq!(Config::load_with(None, |_| None), Ok(Config::default()));
+    assert_eq!(parse("# nothing\n"), Ok(Config::default()));
+    assert_eq!(parse("{}"), Ok(Config::default()));
+}
+
+#[test]
+fn the_example_has_every_key_with_its_default() {
+    fn keys(schema: &Value, at: &str, found: &mut Vec<String>) {
+        for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            assert!(property.get("description").is_some(), "{at}/{name} has no description");
+            match property.get("properties") {
+                Some(_) => keys(property, &format!("{at}/{name}"), found),
+                None => found.push(format!("{at}/{name}")),
+            }
+        }
+    }
+    // The one key without a default is there as a comment.
+    let example = EXAMPLE.replace("  # data: policies/data.json", "  data: policies/data.json");
+    assert_ne!(example, EXAMPLE);
+    let (document, problems) = Document::parse(Path::new("mayfly.yaml"), &example).unwrap();
+    assert_eq!(problems, []);
+    let mut expected = Vec::new();
+    keys(&crate::document::schema_of::<Config>(), "", &mut expected);
+    for key in &expected {
+        assert!(document.value.pointer(key).is_some(), "{key} is not in manifests/mayfly.yaml");
+    }
+    assert_eq!(parse(EXAMPLE), Ok(resolved(Config::default())));
+}
+
+#[test]
+fn every_mistake_is_named_at_once() {
+    let text = "listen: localhost:8420\nobservability_listen: 127.0.0.1:8422\ntools: []\nallowed_mounts: [/, srv, /srv/../etc]\ncolour: blue\ntls: {}\npolicy:\n  package: a..b\n  time_limit: 1m\nlimits:\n  body: 1Gi\n  json_depth: 4000\n  connections: many\n  requests_per_second: 10\n  burst: 5\ndurability: none\ndrain_grace: 11m\nwasm: {max_instances: 0}\ndocker: {enabled: yes, host: 'tcp://127.0.0.1:2375'}\nlog: {format: xml}\n";
+    insta::assert_snapshot!(parse(text).unwrap_err());
+}
+
+#[test]
+fn bounds_bite() {
+    for (text, key) in [
+        ("start_timeout: 0s", "start_timeout"),
+        ("limits: {wait: 2h}", "limits.wait"),
+        ("limits: {header_timeout: 5m}", "limits.header_timeout"),
+        ("limits: {requests_per_second: 3000}", "limits.burst"),
+        ("wasm: {max_memory: 8Gi}", "wasm.max_memory"),
+        ("policy: {timezone: '../etc'}", "policy.timezone"),
+        ("listen: 127.0.0.1:8421", "observability_listen"),
+        ("tools: images", "tools"),
+        ("listen: 1\nlisten: 2", "listen"),
+        ("- a", "list"),
+    ] {
+        let told = parse(text).unwrap_err();
+        assert!(told.contains(&format!(" {key} ")) || told.contains(key), "{text}: {told}");
+    }
+    let long = format!("data_dir: /{}\n", "d".repeat(100));
+    assert!(parse(&long).unwrap_err().contains("administration socket"));
+}
+
+#[test]
+fn the_environment_says_where_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mayfly.yaml");
+    std::fs::write(&file, "listen: 127.0.0.1:9000\ndata_dir: from-file\n").unwrap();
+    let environment = |name: &str| match name {
+        "MAYFLY_CONFIG" => Some(file.clone().into_os_string()),
+        "MAYFLY_DATA_DIR" => Some("from-environment".into()),
+        _ => Some("127.0.0.1:1".into()),
+    };
+    let config = Config::load_with(None, environment).unwrap();
+    assert_eq!((config.listen.port(), config.data_dir), (9000, PathBuf::from("from-environment")));
+    assert_eq!(Config::load_with(Some(&file), |_| Some(OsString::new())).unwrap().data_dir, PathBuf::from("from-file"));
+    assert!(Config::load_with(Some(Path::new("/missing.yaml")), |_| None).unwrap_err().to_string().contains("/missing.yaml"));
+}

@@ -1,0 +1,74 @@
+//! What must hold between and within the keys beyond their types.
+
+use std::path::{Component, Path};
+use std::time::Duration;
+
+use mayfly_executor::spec::ByteSize;
+
+use super::Config;
+use crate::document::{Document, Problem};
+
+/// The longest path of a Unix socket (`sun_path` in unix(7), without its NUL).
+const SOCKET_PATH_MOST: usize = 107;
+
+/// Every mistake.
+pub(super) fn check(config: &Config, document: &Document) -> Vec<Problem> {
+    let mut problems = durations(config, document);
+    problems.extend(sizes(config, document));
+    let mut refuse = |pointer: &str, what: String, accepted: &str| problems.push(document.error(pointer, what, accepted));
+
+    if config.listen == config.observability_listen && config.listen.port() != 0 {
+        refuse("/observability_listen", format!("is {}, where agents call", config.listen), "an address of its own");
+    }
+    if config.limits.burst < config.limits.requests_per_second {
+        let what = format!("is {}, less than `requests_per_second`", config.limits.burst);
+        refuse("/limits/burst", what, &format!("{} or more", config.limits.requests_per_second));
+    }
+    let socket = config.admin_socket();
+    if socket.as_os_str().len() > SOCKET_PATH_MOST {
+        let key = if config.admin_socket.is_some() { "/admin_socket" } else { "/data_dir" };
+        let what = format!("makes the administration socket {} bytes long", socket.as_os_str().len());
+        refuse(key, what, &format!("a path that leaves it at most {SOCKET_PATH_MOST} bytes"));
+    }
+    for (index, mount) in config.allowed_mounts.iter().enumerate() {
+        if !is_plain_folder(mount) {
+            refuse(
+                &format!("/allowed_mounts/{index}"),
+                format!("is `{}`", mount.display()),
+                "an absolute path without `..`, and not `/`",
+            );
+        }
+    }
+    problems
+}
+
+fn durations(config: &Config, document: &Document) -> Vec<Problem> {
+    const SECOND: Duration = Duration::from_secs(1);
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    [
+        ("/policy/time_limit", config.policy.time_limit, Duration::from_millis(1), Duration::from_secs(10), "1ms to 10s"),
+        ("/limits/header_timeout", config.limits.header_timeout, SECOND, minutes(1), "1s to 1m"),
+        ("/limits/wait", config.limits.wait, SECOND, minutes(60), "1s to 1h"),
+        ("/drain_grace", config.drain_grace, Duration::ZERO, minutes(10), "0s to 10m"),
+        ("/start_timeout", config.start_timeout, SECOND, minutes(10), "1s to 10m"),
+    ]
+    .into_iter()
+    .filter(|(_, given, least, most, _)| given < least || given > most)
+    .map(|(pointer, .., accepted)| document.error(pointer, "is out of bounds", accepted))
+    .collect()
+}
+
+fn sizes(config: &Config, document: &Document) -> Vec<Problem> {
+    [
+        ("/limits/body", config.limits.body, ByteSize(1 << 10), ByteSize::mebibytes(64)),
+        ("/wasm/max_memory", config.wasm.max_memory, ByteSize::mebibytes(1), ByteSize(4 << 30)),
+    ]
+    .into_iter()
+    .filter(|(_, given, least, most)| given < least || given > most)
+    .map(|(pointer, _, least, most)| document.error(pointer, "is out of bounds", format!("{least} to {most}")))
+    .collect()
+}
+
+fn is_plain_folder(path: &Path) -> bool {
+    path.is_absolute() && path != Path::new("/") && path.components().skip(1).all(|c| matches!(c, Component::Normal(_)))
+}
