@@ -1,24 +1,28 @@
-//! The one backend that a single trial needs.
+//! The one backend that a trial needs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mayfly_executor::docker::{DockerBackend, DockerConfig};
 use mayfly_executor::wasm::{WasmBackend, WasmConfig};
 use mayfly_executor::{Backend, BackendKind, InstanceId};
+
+use super::{Exit, Failure};
 
 /// A backend of this kind with its default settings.
 ///
 /// # Errors
-/// A sentence that says what is missing and what to do.
-pub(super) fn one(kind: BackendKind, instance: InstanceId) -> Result<Arc<dyn Backend>, String> {
+/// What is missing and what to do.
+pub fn one(kind: BackendKind, instance: InstanceId) -> Result<Arc<dyn Backend>, Failure> {
+    let unreachable = |message: String| Failure::new(Exit::Unreachable, message);
     match kind {
         BackendKind::Wasm => {
-            let mut config = WasmConfig::new(compiled_modules()?, instance);
             // One call is all there will be.
-            config.max_instances = 1;
-            Ok(WasmBackend::new(config).map_err(|error| error.to_string())?)
+            let config = WasmConfig { max_instances: 1, ..WasmConfig::new(compiled_modules().map_err(unreachable)?, instance) };
+            Ok(WasmBackend::new(config).map_err(|error| unreachable(error.to_string()))?)
         }
-        other => Err(format!("this build of mayfly has no {other} backend")),
+        BackendKind::Docker => Ok(Arc::new(DockerBackend::connect(DockerConfig { host: None, instance }))),
+        other => Err(unreachable(format!("this build of mayfly has no {other} backend"))),
     }
 }
 
