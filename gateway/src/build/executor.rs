@@ -8,14 +8,11 @@ const NAME: &str = "mayfly-executor";
 
 /// The executor for the image of the tool in `dir`.
 pub(super) async fn find_or_build(dir: &Path, options: &BuildOptions, progress: Progress<'_>) -> Result<PathBuf, BuildError> {
-    if let Some(chosen) = &options.executor {
-        return require_static(chosen).await.map(|()| chosen.clone());
+    let named = options.executor.clone().or_else(from_environment);
+    if let Some(chosen) = named {
+        return require_static(&chosen).map(|()| chosen);
     }
-    let beside = std::env::current_exe().ok().map(|program| program.with_file_name(NAME));
-    // In a checkout, cargo puts a dynamic one there too: passed over, not an error.
-    if let Some(found) = beside
-        && require_static(&found).await.is_ok()
-    {
+    if let Some(found) = beside() {
         return Ok(found);
     }
     let checkout = Checkout::around(dir).ok_or_else(|| {
@@ -24,17 +21,19 @@ pub(super) async fn find_or_build(dir: &Path, options: &BuildOptions, progress: 
     build(&checkout, progress).await
 }
 
-/// The one beside this program, or the one that an earlier build left in the checkout around the working folder.
-pub(super) fn at_hand() -> Option<PathBuf> {
-    let beside = std::env::current_exe().ok().map(|program| program.with_file_name(NAME));
-    let made = std::env::current_dir().ok().and_then(|dir| Checkout::around(&dir)).map(|checkout| built(&checkout));
-    let is_static = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| linkage(&bytes) == Some(Linkage::Static));
-    beside.into_iter().chain(made).find(is_static)
+/// The executor that is there without building one: named by MAYFLY_EXECUTOR, or beside this program.
+pub fn at_hand() -> Option<PathBuf> {
+    from_environment().filter(|named| require_static(named).is_ok()).or_else(beside)
 }
 
-fn built(checkout: &Checkout) -> PathBuf {
-    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    checkout.target_dir().join(target).join("executor").join(NAME)
+fn from_environment() -> Option<PathBuf> {
+    std::env::var_os("MAYFLY_EXECUTOR").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+fn beside() -> Option<PathBuf> {
+    let found = std::env::current_exe().ok()?.with_file_name(NAME);
+    // In a checkout, cargo puts a dynamic one there too: passed over, not an error.
+    require_static(&found).is_ok().then_some(found)
 }
 
 async fn build(checkout: &Checkout, progress: Progress<'_>) -> Result<PathBuf, BuildError> {
@@ -58,13 +57,13 @@ async fn build(checkout: &Checkout, progress: Progress<'_>) -> Result<PathBuf, B
         &folder,
     ];
     process::run("cargo", &arguments, checkout.root(), progress).await?;
-    let made = built(checkout);
-    require_static(&made).await.map(|()| made)
+    let made = target_dir.join(&target).join("executor").join(NAME);
+    require_static(&made).map(|()| made)
 }
 
 /// Refuses what could not start in an image without a C library.
-async fn require_static(path: &Path) -> Result<(), BuildError> {
-    let bytes = tokio::fs::read(path).await.map_err(|error| BuildError::NoExecutor(format!("{}: {error}", path.display())))?;
+fn require_static(path: &Path) -> Result<(), BuildError> {
+    let bytes = std::fs::read(path).map_err(|error| BuildError::NoExecutor(format!("{}: {error}", path.display())))?;
     match linkage(&bytes) {
         Some(Linkage::Static) => Ok(()),
         Some(Linkage::Dynamic) => Err(BuildError::NoExecutor(format!(
