@@ -64,11 +64,14 @@ impl SourcePolicy {
             Ok(fast) => (Some(fast), None),
             Err(why) => (None, Some(why)),
         };
-        let mut notes: Vec<Problem> =
-            why.map(|why| Problem::general(format!("note: is interpreted, not compiled to bytecode: {why}"))).into_iter().collect();
+        let mut notes: Vec<Problem> = why
+            .map(|why| Problem::general(format!("note: is interpreted, not compiled to bytecode: {why}")))
+            .into_iter()
+            .collect();
         notes.extend(rules.shaky());
         if !rules.all.iter().any(|rule| rule.is(package, "allow") && !rule.is_default) {
-            notes.push(Problem::general(format!("note: no rule of package {package} is called `allow`, so every call is denied")));
+            notes
+                .push(Problem::general(format!("note: no rule of package {package} is called `allow`, so every call is denied")));
         }
         let policy = Self {
             interpreter: engine,

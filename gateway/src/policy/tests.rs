@@ -62,8 +62,9 @@ fn policy_sees_the_whole_call() {
     let policy = Written::rules(&format!("allow if input == {expected}")).load().unwrap();
     let tool = tool(|definition| {
         definition.action = Classifier::From { from: "/verb".to_owned() };
-        definition.policy_input =
-            [("replicas", "/to/n"), ("agent_id", "/verb"), ("gone", "/nowhere")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+        definition.policy_input = [("replicas", "/to/n"), ("agent_id", "/verb"), ("gone", "/nowhere")]
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            .into();
     });
     let (decision, _) = policy.authorize(question(Arc::clone(&tool), json!({"verb": "scale", "to": {"n": 3}}))).unwrap();
     assert!(decision.allow);
@@ -156,7 +157,8 @@ fn what_does_not_belong_is_refused_with_its_place() {
 
 #[test]
 fn every_problem_is_named_at_once() {
-    let written = Written::new().file("a.rego", "package agent.authz\nallow if {").file("b.rego", "package agent.authz\nallow if ==");
+    let written =
+        Written::new().file("a.rego", "package agent.authz\nallow if {").file("b.rego", "package agent.authz\nallow if ==");
     assert_eq!(written.load().unwrap_err().problems.len(), 2);
     let written = Written::rules("allow if http.send({})\ndeny if wishful(1)");
     assert_eq!(written.load().unwrap_err().problems.len(), 2);
@@ -213,7 +215,8 @@ fn a_bundle_names_what_it_must_not_and_what_it_cannot() {
     assert!(dice.load().unwrap_err().to_string().contains("rand.intn"));
     let env = Written::rules("allow if opa.runtime().env.X == \"1\"").bundle("agent/authz").unwrap();
     assert!(env.load().unwrap_err().to_string().contains("opa.runtime"));
-    let fragile = Written::rules("allow := true\ndeny if to_number(input.arguments.x) > 3").bundle("agent/authz").unwrap().load().unwrap();
+    let fragile =
+        Written::rules("allow := true\ndeny if to_number(input.arguments.x) > 3").bundle("agent/authz").unwrap().load().unwrap();
     let notes: Vec<String> = fragile.notes().iter().map(ToString::to_string).collect();
     assert!(notes.len() == 1 && notes[0].contains("authz.rego:") && notes[0].contains("to_number"), "{notes:?}");
 }
@@ -246,7 +249,9 @@ fn visible_tools_come_from_one_question() {
         let written = Written::rules(&format!("{ALLOW}{rules}"));
         assert_eq!(written.load().unwrap().visible(&caller, now, ["a", "b"]).len(), shown, "{rules}");
     }
-    if let Some(built) = Written::rules("allow := true\nvisible contains \"a\" if input.agent_id == \"ada-bot\"").bundle("agent/authz") {
+    if let Some(built) =
+        Written::rules("allow := true\nvisible contains \"a\" if input.agent_id == \"ada-bot\"").bundle("agent/authz")
+    {
         assert_eq!(built.load().unwrap().visible(&caller, now, ["a", "b"]).len(), 1);
     }
 }
@@ -266,7 +271,8 @@ fn eval_names_the_rules_that_fired() {
 
 #[test]
 fn many_tasks_ask_at_once() {
-    let policy = Written::rules("allow if input.arguments.n == data.n[_]").file("data.json", r#"{"n": [0, 2, 4, 6]}"#).load().unwrap();
+    let policy =
+        Written::rules("allow if input.arguments.n == data.n[_]").file("data.json", r#"{"n": [0, 2, 4, 6]}"#).load().unwrap();
     std::thread::scope(|scope| {
         for n in 0..8 {
             let policy = &policy;
@@ -285,7 +291,8 @@ fn many_tasks_ask_at_once() {
 #[ignore = "measures, and means something in release builds only"]
 fn decision_speed() {
     for grants in [200, 10_000] {
-        let tools: serde_json::Map<String, serde_json::Value> = (0..10).map(|n| (format!("tool{n}"), json!({}))).chain([("look".to_owned(), json!({}))]).collect();
+        let tools: serde_json::Map<String, serde_json::Value> =
+            (0..10).map(|n| (format!("tool{n}"), json!({}))).chain([("look".to_owned(), json!({}))]).collect();
         let agents: serde_json::Map<String, serde_json::Value> =
             (0..grants / 10).map(|n| (format!("agent{n}"), json!(tools))).chain([("ada-bot".to_owned(), json!(tools))]).collect();
         let data = Written::new().file("data.json", &json!({"grants": agents}).to_string());
