@@ -130,7 +130,7 @@ pub(super) fn tool(change: impl FnOnce(&mut Definition)) -> Arc<Tool> {
 /// `ada-bot`, acting for `ada`, calls a tool with these arguments.
 pub(super) fn question(tool: Arc<Tool>, arguments: Value) -> Question {
     Question {
-        caller: Arc::new(Caller::fixture("ada-bot", Some("ada"), &["desk"])),
+        caller: Arc::new(Caller::delegate("ada-bot", "ada", &["desk"])),
         tool,
         arguments: Arguments { bytes: arguments.to_string().into(), redacted: arguments.clone(), value: arguments },
         task_id: Some("task-1".to_owned()),

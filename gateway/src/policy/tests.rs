@@ -234,7 +234,7 @@ fn a_broken_bundle_is_refused() {
 
 #[test]
 fn visible_tools_come_from_one_question() {
-    let caller = Caller::fixture("ada-bot", None, &[]);
+    let caller = Caller::fixture("ada-bot");
     let now = datetime!(2027-03-01 14:05:00 UTC);
     for (rules, shown) in [
         ("other := 1", 2),
