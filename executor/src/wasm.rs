@@ -1,7 +1,7 @@
 //! The wasm backend: a store and an instance for each call, inside this process.
 //!
 //! # What this isolation is
-//! A guest has its own linear memory, and of the host only what [`guest`] hands it: arguments, streams, clocks, randomness, and
+//! A guest has its own linear memory, and of the host only what it is handed: arguments, streams, clocks, randomness, and
 //! for components HTTP to the destinations of its call. It has no files, no sockets, no environment but the call's. It shares our
 //! process: a hole in wasmtime is a hole in the gateway. Code of strangers belongs into a stronger sandbox.
 //!

@@ -22,11 +22,15 @@ use thiserror::Error;
 
 use crate::catalog::definition::Definition;
 
+pub use executor::at_hand as executor_at_hand;
+
 /// What a build may be told. The default is right inside a checkout.
 #[derive(Debug, Clone, Default)]
 pub struct BuildOptions {
     /// The static `mayfly-executor` for images. `None`: the one beside this program, else built from the checkout.
     pub executor: Option<PathBuf>,
+    /// Where the Docker Engine listens, as `unix:///path`. `None`: `DOCKER_HOST`, else Docker's default socket.
+    pub docker_host: Option<String>,
     /// The network of a Dockerfile's `RUN` steps, as `docker build --network` takes it. `None`: the engine's default.
     pub network: Option<String>,
     /// Where cargo works. `None`: `target/tools` of the checkout around the tool's folder, else `target` in that folder.

@@ -154,9 +154,10 @@ pub struct WasmSettings {
 pub struct DockerSettings {
     /// Whether Docker is used.
     pub enabled: Enabled,
-    /// The engine's socket: unix:///path. Whoever reaches it is root on the host.
+    /// The engine's socket: unix:///path. Left out: DOCKER_HOST, else Docker's own. Whoever reaches it is root on the host.
     #[schemars(regex(pattern = "^unix:///.+$"))]
-    pub host: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 /// Whether a backend is used.
@@ -248,7 +249,7 @@ impl Default for WasmSettings {
 
 impl Default for DockerSettings {
     fn default() -> Self {
-        Self { enabled: Enabled::Auto, host: "unix:///var/run/docker.sock".to_owned() }
+        Self { enabled: Enabled::Auto, host: None }
     }
 }
 

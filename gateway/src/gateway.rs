@@ -16,7 +16,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
 
-use crate::call::{CallEvent, CallId, CallRequest, CallState, CallView};
+use crate::call::{CallEvent, CallId, CallRequest, CallView};
 use crate::caller::{Authenticator, Caller};
 use crate::error::CallError;
 use crate::generation::Generation;

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use axum::serve::Listener;
 use mayfly_executor::docker::{DockerBackend, DockerConfig};
 use mayfly_executor::wasm::{WasmBackend, WasmConfig};
-use mayfly_executor::{Backend, Dispatcher, SandboxLedger, reaper};
+use mayfly_executor::{Backend, BackendKind, Dispatcher, SandboxLedger, reaper};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -224,12 +224,16 @@ async fn dispatcher(config: &Config, store: &Arc<Store>) -> Result<Arc<Dispatche
     let mut backends: Vec<Arc<dyn Backend>> = vec![wasm];
     if config.docker.enabled != Enabled::Never {
         let settings = DockerConfig { host: config.docker.host.clone(), instance: store.instance() };
-        match DockerBackend::connect(settings).await {
-            Ok(docker) => backends.push(docker),
-            Err(error) if config.docker.enabled == Enabled::Auto => {
-                tracing::info!(%error, "no Docker engine answers; Docker tools are answered with 503 until a restart with one");
+        let docker = Arc::new(DockerBackend::connect(settings));
+        let left = store.open_rows().await.is_ok_and(|rows| rows.iter().any(|row| row.backend == BackendKind::Docker));
+        match docker.probe().await {
+            Ok(_) => backends.push(docker),
+            Err(error) if config.docker.enabled == Enabled::Always => {
+                return Err(ServeError::Backend { backend: "docker", detail: error.to_string() });
             }
-            Err(error) => return Err(ServeError::Backend { backend: "docker", detail: error.to_string() }),
+            // What the last run left on an engine that is away is reaped when it is back.
+            Err(_) if left => backends.push(docker),
+            Err(error) => tracing::info!(%error, "no Docker engine answers; Docker tools are answered with 503 until a restart with one"),
         }
     }
     let ledger: Arc<dyn SandboxLedger> = store.clone();

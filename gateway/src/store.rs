@@ -34,7 +34,7 @@ use crate::error::CallError;
 
 pub use error::StoreError;
 pub use rows::{AgentRow, CallRow, Intent, Outcome};
-use sqlite::{Reader, Settings};
+use sqlite::{Checkpointer, Reader, Settings};
 use writer::{Write, Writer};
 
 /// Name of the database in the data folder.
@@ -75,7 +75,8 @@ impl Store {
         let (ledger, instance) = sqlite::Ledger::open(&path, settings).await?;
         folder::sync(dir)?;
         let reader = Reader::open(&path);
-        Ok(Arc::new(Self { instance, writer: Writer::spawn(ledger, lock), reader }))
+        let writer = Writer::spawn(ledger, Checkpointer::new(&path, settings), lock);
+        Ok(Arc::new(Self { instance, writer, reader }))
     }
 
     /// The id of this installation: what it starts carries it, across restarts.

@@ -201,6 +201,7 @@ mod tests {
     use super::*;
 
     /// What the kernel says of a shell that ran `script`.
+    #[expect(clippy::zombie_processes, reason = "it is waited for, by the call that the executor uses")]
     fn ended(script: &str) -> Cause {
         use rustix::process::{Pid, WaitOptions, waitpid};
         let child = Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();

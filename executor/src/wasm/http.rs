@@ -5,7 +5,8 @@
 //!
 //! # Guarantees
 //! Nothing is sent to where the call's list does not lead. Redirects are answers like any other: a guest that follows one
-//! makes a new request, which is checked again. When the call ends, its connections end.
+//! makes a new request, which is checked again. When the call ends, at its deadline at the latest, its requests and
+//! connections are aborted: timeouts here are only those that end a request sooner.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +22,7 @@ use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
@@ -60,7 +61,6 @@ pub(super) struct Outgoing {
     egress: BTreeSet<Destination>,
     limits: HttpLimits,
     tls: Arc<ClientConfig>,
-    deadline: Instant,
     requests: AtomicU32,
     received: AtomicU64,
     spans: Mutex<Vec<Span>>,
@@ -72,12 +72,11 @@ type Connection = http1::Connection<TokioIo<Stream>, WasiBody>;
 type Sent = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
 impl Outgoing {
-    pub(super) fn new(egress: BTreeSet<Destination>, limits: HttpLimits, tls: Arc<ClientConfig>, deadline: Instant) -> Arc<Self> {
+    pub(super) fn new(egress: BTreeSet<Destination>, limits: HttpLimits, tls: Arc<ClientConfig>) -> Arc<Self> {
         Arc::new(Self {
             egress,
             limits,
             tls,
-            deadline,
             requests: AtomicU32::new(0),
             received: AtomicU64::new(0),
             spans: Mutex::default(),
@@ -149,12 +148,12 @@ impl Outgoing {
         let target = Target::of(request.uri()).map_err(refused)?;
         span.leads_to(&target.destination);
         let target = target.listed_in(&self.egress).map_err(refused)?;
-        let connecting = self.within(options.connect_timeout).min(self.limits.connect_timeout);
+        let connecting = options.connect_timeout.unwrap_or(Duration::MAX).min(self.limits.connect_timeout);
         let stream = timeout(connecting, self.connect(&target)).await.map_err(|_| Error::ConnectionTimeout)??;
         let request = addressed(request, &target)?;
         let mut http = http1::Builder::new();
         http.max_buf_size(HEAD_BUFFER);
-        let answering = self.within(options.first_byte_timeout);
+        let answering = options.first_byte_timeout.unwrap_or(Duration::MAX);
         timeout(answering, async {
             let (mut sender, mut connection) = http.handshake(TokioIo::new(stream)).await.map_err(|e| from_hyper(&e))?;
             let mut response = pin!(sender.send_request(request));
@@ -191,12 +190,6 @@ impl Outgoing {
             None => ServerName::try_from(host.clone()).map_err(|_| Error::HttpRequestUriInvalid)?,
         };
         TlsConnector::from(self.tls.clone()).connect(name, stream).await.map(Either::Right).map_err(|e| from_tls(&e))
-    }
-
-    /// What the guest asked for, or what is left of the call.
-    fn within(&self, asked: Option<Duration>) -> Duration {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        asked.map_or(left, |asked| asked.min(left))
     }
 }
 

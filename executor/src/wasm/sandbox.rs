@@ -93,7 +93,7 @@ impl WasmSandbox {
         }
         let now = Instant::now();
         let deadline = now.checked_add(invocation.timeout).unwrap_or(self.dies_at).min(self.dies_at);
-        let outgoing = self.outgoing(&invocation, deadline);
+        let outgoing = self.outgoing(&invocation);
         let http = Http(outgoing.clone());
         let limits = (&streams, http, deadline);
         let mut store = Guest::store(&self.shared.engine, &invocation, &self.source, self.memory, limits);
@@ -110,9 +110,9 @@ impl WasmSandbox {
     }
 
     /// The call's way out, when it has one. Core modules have none: preview 1 knows no HTTP.
-    fn outgoing(&self, invocation: &Invocation, deadline: Instant) -> Option<Arc<Outgoing>> {
+    fn outgoing(&self, invocation: &Invocation) -> Option<Arc<Outgoing>> {
         let has_http = matches!(*self.program, Program::Component(_)) && !invocation.egress.is_empty();
-        has_http.then(|| Outgoing::new(invocation.egress.clone(), self.shared.http, self.shared.tls.clone(), deadline))
+        has_http.then(|| Outgoing::new(invocation.egress.clone(), self.shared.http, self.shared.tls.clone()))
     }
 
     async fn drive(

@@ -8,20 +8,32 @@ const NAME: &str = "mayfly-executor";
 
 /// The executor for the image of the tool in `dir`.
 pub(super) async fn find_or_build(dir: &Path, options: &BuildOptions, progress: Progress<'_>) -> Result<PathBuf, BuildError> {
-    if let Some(chosen) = &options.executor {
-        return require_static(chosen).await.map(|()| chosen.clone());
+    let named = options.executor.clone().or_else(from_environment);
+    if let Some(chosen) = named {
+        return require_static(&chosen).map(|()| chosen);
     }
-    let beside = std::env::current_exe().ok().map(|program| program.with_file_name(NAME));
-    // In a checkout, cargo puts a dynamic one there too: passed over, not an error.
-    if let Some(found) = beside
-        && require_static(&found).await.is_ok()
-    {
+    if let Some(found) = beside() {
         return Ok(found);
     }
     let checkout = Checkout::around(dir).ok_or_else(|| {
         BuildError::NoExecutor(format!("give one with --executor PATH or MAYFLY_EXECUTOR, put `{NAME}` beside `mayfly`, or run this in a checkout of Mayfly's source"))
     })?;
     build(&checkout, progress).await
+}
+
+/// The executor that is there without building one: named by MAYFLY_EXECUTOR, or beside this program.
+pub fn at_hand() -> Option<PathBuf> {
+    from_environment().filter(|named| require_static(named).is_ok()).or_else(beside)
+}
+
+fn from_environment() -> Option<PathBuf> {
+    std::env::var_os("MAYFLY_EXECUTOR").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+fn beside() -> Option<PathBuf> {
+    let found = std::env::current_exe().ok()?.with_file_name(NAME);
+    // In a checkout, cargo puts a dynamic one there too: passed over, not an error.
+    require_static(&found).is_ok().then_some(found)
 }
 
 async fn build(checkout: &Checkout, progress: Progress<'_>) -> Result<PathBuf, BuildError> {
@@ -46,12 +58,12 @@ async fn build(checkout: &Checkout, progress: Progress<'_>) -> Result<PathBuf, B
     ];
     process::run("cargo", &arguments, checkout.root(), progress).await?;
     let made = target_dir.join(&target).join("executor").join(NAME);
-    require_static(&made).await.map(|()| made)
+    require_static(&made).map(|()| made)
 }
 
 /// Refuses what could not start in an image without a C library.
-async fn require_static(path: &Path) -> Result<(), BuildError> {
-    let bytes = tokio::fs::read(path).await.map_err(|error| BuildError::NoExecutor(format!("{}: {error}", path.display())))?;
+fn require_static(path: &Path) -> Result<(), BuildError> {
+    let bytes = std::fs::read(path).map_err(|error| BuildError::NoExecutor(format!("{}: {error}", path.display())))?;
     match linkage(&bytes) {
         Some(Linkage::Static) => Ok(()),
         Some(Linkage::Dynamic) => Err(BuildError::NoExecutor(format!(

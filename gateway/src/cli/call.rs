@@ -156,7 +156,7 @@ fn text(view: &CallView) -> String {
 }
 
 /// Reads `--args-json`.
-fn object(source: &str) -> Result<Map<String, Value>, Failure> {
+pub(super) fn object(source: &str) -> Result<Map<String, Value>, Failure> {
     let unreadable = |error: std::io::Error| Failure::new(Exit::Usage, format!("--args-json could not be read: {error}"));
     let bytes = match source.strip_prefix('@') {
         Some(file) => std::fs::read(file).map_err(unreadable)?,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::exit;
+use super::Exit;
 use crate::config::Config;
 
 /// The verbs of `mayfly config`.
@@ -25,21 +25,21 @@ impl ConfigCommand {
     ///
     /// # Errors
     /// The output cannot be written.
-    pub fn run(self, out: &mut dyn Write) -> std::io::Result<u8> {
+    pub fn run(self, out: &mut dyn Write) -> std::io::Result<Exit> {
         match self {
             Self::Check { file } => match Config::load(file.as_deref()) {
                 Ok(_) => {
                     writeln!(out, "ok")?;
-                    Ok(exit::OK)
+                    Ok(Exit::Ok)
                 }
                 Err(error) => {
                     writeln!(out, "{error}")?;
-                    Ok(exit::INVALID)
+                    Ok(Exit::Invalid)
                 }
             },
             Self::Schema => {
                 writeln!(out, "{:#}", crate::document::schema_of::<Config>())?;
-                Ok(exit::OK)
+                Ok(Exit::Ok)
             }
         }
     }
@@ -60,8 +60,8 @@ mod tests {
 
     #[test]
     fn a_good_file_is_ok_and_a_bad_one_is_invalid() {
-        assert_eq!(check("listen: 127.0.0.1:1\n"), (exit::OK, "ok\n".to_owned()));
+        assert_eq!(check("listen: 127.0.0.1:1\n"), (Exit::Ok, "ok\n".to_owned()));
         let (code, told) = check("listen: here\nlog: {format: xml}\n");
-        assert_eq!((code, told.lines().count()), (exit::INVALID, 2), "{told}");
+        assert_eq!((code, told.lines().count()), (Exit::Invalid, 2), "{told}");
     }
 }

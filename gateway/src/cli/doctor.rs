@@ -67,10 +67,7 @@ async fn wasm(config: &Config) -> Finding {
 
 async fn docker(config: &Config) -> Finding {
     let settings = DockerConfig { host: config.docker.host.clone(), instance: nobody() };
-    let state = match DockerBackend::connect(settings).await {
-        Ok(backend) => backend.probe().await.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
+    let state = DockerBackend::connect(settings).probe().await.map_err(|error| error.to_string());
     let remedy = "start Docker Engine, or name its socket in `docker.host`; remember that its socket is root on this host. Tools on wasm need none";
     Finding { subject: "docker backend", state, remedy, vital: false }
 }

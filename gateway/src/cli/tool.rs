@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::exit;
+use super::Exit;
 use crate::catalog::definition;
 
 /// The verbs of `mayfly tool`.
@@ -49,13 +49,13 @@ impl ToolCommand {
     ///
     /// # Errors
     /// The output cannot be written.
-    pub fn run(self, out: &mut dyn Write) -> std::io::Result<u8> {
+    pub fn run(self, out: &mut dyn Write) -> std::io::Result<Exit> {
         match self {
             Self::New { dir, kind } => new::run(&dir, kind, out),
             Self::Check { dirs, allowed_mounts } => check::run(&dirs, &allowed_mounts, out),
             Self::Schema => {
                 writeln!(out, "{:#}", definition::schema())?;
-                Ok(exit::OK)
+                Ok(Exit::Ok)
             }
         }
     }
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn the_schema_is_json() {
         let mut out = Vec::new();
-        assert_eq!(ToolCommand::Schema.run(&mut out).unwrap(), exit::OK);
+        assert_eq!(ToolCommand::Schema.run(&mut out).unwrap(), Exit::Ok);
         let schema: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(schema["required"].as_array().unwrap().len(), 11);
     }

@@ -1,139 +1,141 @@
 //! `mayfly tool run DIR`: tries a tool without a gateway.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::Arc;
 
-use mayfly_executor::docker::DockerBackend;
-use mayfly_executor::wasm::{WasmBackend, WasmConfig};
-use mayfly_executor::wire::Exit;
-use mayfly_executor::{Backend, BackendKind, Event, InstanceId};
-use serde_json::{Value, json};
+use mayfly_executor::wire::Exit as ToolExit;
+use mayfly_executor::{Event, InstanceId};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::arguments::ArgumentFlags;
+use super::arguments::{Argument, merge};
+use super::call::object;
+use super::output::{Format, note, print};
+use super::{Exit, Failure, backends, tool_build};
+use crate::catalog::{Arguments, Tool};
 use crate::trial::{self, Trial, TrialError};
 
-/// Tries a tool in a real sandbox, without a gateway: policy is not asked, and nothing is recorded.
+/// Tries a tool in a real sandbox, under its own limits, without a gateway: policy is not asked, and nothing is recorded.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ToolRun {
-    /// Folder with a tool.yaml.
+    /// Folder with a tool.yaml
     #[arg(value_name = "DIR")]
-    pub dir: PathBuf,
-    /// Its arguments.
-    #[command(flatten)]
-    pub arguments: ArgumentFlags,
-    /// text: the result alone; json: the result, how the tool ended and what it used.
-    #[arg(short, long, value_enum, default_value_t = TrialFormat::Text)]
-    pub output: TrialFormat,
+    dir: PathBuf,
+    /// An argument: `name=value` (the tool's schema says of which type), or `name:=JSON`
+    #[arg(long = "arg", value_name = "K=V")]
+    arguments: Vec<Argument>,
+    /// All arguments as a JSON object: the text itself, @FILE, or - for standard input
+    #[arg(long, value_name = "JSON|@FILE|-")]
+    args_json: Option<String>,
+    /// text: the result alone; json and yaml: with how the tool ended and what it used
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
 }
 
-/// What is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum TrialFormat {
-    /// The result alone.
-    Text,
-    /// One JSON object.
-    Json,
+/// What a trial came to, for programs.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    tool: String,
+    version: String,
+    is_error: bool,
+    result: Value,
+    ended: String,
+    duration_ms: f64,
+    cpu_ms: f64,
+    peak_memory_bytes: Option<u64>,
 }
-
-/// Exit codes of the command line (section 7 of the design).
-const TOOL_FAILED: u8 = 1;
-const USAGE: u8 = 2;
-const INVALID: u8 = 5;
-const UNREACHABLE: u8 = 7;
 
 impl ToolRun {
-    /// Runs it. Exit code 1 when the tool fails, 2 for flags that cannot be read, 5 for a definition or arguments that do not
-    /// fit, 7 when there is no sandbox to run it in.
-    pub async fn run(self) -> ExitCode {
-        match self.attempt().await {
-            Ok(code) => ExitCode::from(code),
-            Err((code, reason)) => {
-                eprintln!("{reason}");
-                ExitCode::from(code)
-            }
-        }
-    }
-
-    async fn attempt(&self) -> Result<u8, (u8, String)> {
-        let tool = super::tool_build::load(&self.dir).map_err(|problems| (INVALID, problems))?;
-        let given = self.arguments.read(&tool.definition.input_schema).map_err(|reason| (USAGE, reason))?;
-        let arguments = tool.validate(given).map_err(|violations| {
-            let lines = violations.iter().map(|violation| format!("{}: {}", if violation.pointer.is_empty() { "/" } else { &violation.pointer }, violation.detail));
-            (INVALID, format!("the arguments do not fit:\n{}", lines.collect::<Vec<_>>().join("\n")))
-        })?;
+    /// Runs it and prints its result; its standard error is shown as it comes. Ctrl-C ends it.
+    ///
+    /// # Errors
+    /// [`Failure`] when there is no result to print: a definition or arguments that do not fit, or no sandbox to run it in.
+    pub async fn run(self) -> Result<Exit, Failure> {
+        let tool = tool_build::load(&self.dir)?;
+        let arguments = self.arguments(&tool)?;
         let instance = InstanceId(Uuid::new_v4());
-        let backend = backend(tool.definition.executor.backend, instance).await.map_err(|reason| (UNREACHABLE, reason))?;
-        eprintln!("trying {} {} without a gateway: policy is not asked", tool.definition.name, tool.definition.version);
+        let backend = backends::one(tool.definition.executor.backend, instance)?;
+        note(&format!("trying {} {} without a gateway: policy is not asked", tool.definition.name, tool.definition.version));
         let canceled = CancellationToken::new();
-        let on_interrupt = canceled.clone();
-        tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                on_interrupt.cancel();
+        let running = trial::run(&tool, &arguments, backend, instance, &show, canceled.clone());
+        tokio::pin!(running);
+        let tried = tokio::select! {
+            tried = &mut running => tried,
+            _ = tokio::signal::ctrl_c() => {
+                canceled.cancel();
+                running.await
             }
-        });
-        let tried = trial::run(&tool, &arguments, backend, instance, &show, canceled).await.map_err(|error| match error {
-            TrialError::Argument(_) => (INVALID, error.to_string()),
-            _ => (UNREACHABLE, error.to_string()),
-        })?;
-        Ok(self.print(&tried))
+        };
+        self.report(&tool, &tried.map_err(|error| failure(&error))?)
     }
 
-    fn print(&self, tried: &Trial) -> u8 {
-        let result = tried.result();
-        match (self.output, &result) {
-            (TrialFormat::Json, _) => println!("{:#}", summary(tried, &result)),
-            (TrialFormat::Text, Value::String(text)) => println!("{text}"),
-            (TrialFormat::Text, value) => println!("{value:#}"),
-        }
-        if let Some(mismatch) = &tried.output_mismatch {
-            eprintln!("a gateway would withhold this output: {mismatch}");
-            return TOOL_FAILED;
-        }
-        if tried.succeeded() {
-            return 0;
-        }
-        eprintln!("the tool failed: {}", ending(tried));
-        TOOL_FAILED
+    fn arguments(&self, tool: &Tool) -> Result<Arguments, Failure> {
+        let whole = self.args_json.as_deref().map_or_else(|| Ok(Map::new()), object)?;
+        let given = merge(whole, self.arguments.clone(), &tool.definition.input_schema)?;
+        tool.validate(given).map_err(|violations| {
+            let lines = violations.iter().map(|violation| {
+                let at = if violation.pointer.is_empty() { "the arguments" } else { &violation.pointer };
+                format!("\n  {at}: {}", violation.detail)
+            });
+            Failure::new(Exit::Invalid, format!("the arguments do not fit the input schema:{}", lines.collect::<String>()))
+        })
     }
+
+    fn report(&self, tool: &Tool, tried: &Trial) -> Result<Exit, Failure> {
+        let outcome = Outcome {
+            tool: tool.definition.name.clone(),
+            version: tool.definition.version.clone(),
+            is_error: !tried.succeeded() || tried.output_mismatch.is_some(),
+            result: tried.result(),
+            ended: ending(tried),
+            duration_ms: tried.took.as_secs_f64() * 1e3,
+            cpu_ms: tried.report.usage.cpu.as_secs_f64() * 1e3,
+            peak_memory_bytes: tried.report.usage.peak_memory,
+        };
+        print(&self.output.render(&outcome, |outcome| match &outcome.result {
+            Value::String(text) => text.clone(),
+            value => format!("{value:#}"),
+        })?)?;
+        if let Some(mismatch) = &tried.output_mismatch {
+            note(&format!("a gateway would withhold this output: {mismatch}"));
+        } else if outcome.is_error {
+            note(&format!("the tool failed: {}", outcome.ended));
+        }
+        Ok(if outcome.is_error { Exit::ToolFailed } else { Exit::Ok })
+    }
+}
+
+fn failure(error: &TrialError) -> Failure {
+    let exit = match error {
+        TrialError::Argument(_) => Exit::Invalid,
+        _ => Exit::Unreachable,
+    };
+    Failure::new(exit, error.to_string())
 }
 
 /// Standard error and progress, live.
 fn show(event: Event) {
     match event {
-        Event::Log(line) => eprintln!("{line}"),
+        Event::Log(line) => note(&line),
         Event::Progress(progress) => {
             let total = progress.total.map(|total| format!(" of {total}")).unwrap_or_default();
-            eprintln!("{}{total} {}", progress.progress, progress.message.unwrap_or_default());
+            note(&format!("{}{total} {}", progress.progress, progress.message.unwrap_or_default()));
         }
         Event::Starting(_) | Event::Started | Event::Accepted | Event::Ended => {}
     }
 }
 
-fn summary(tried: &Trial, result: &Value) -> Value {
-    json!({
-        "is_error": !tried.succeeded() || tried.output_mismatch.is_some(),
-        "result": result,
-        "ended": ending(tried),
-        "exhausted": tried.report.exhausted,
-        "duration_ms": tried.took.as_secs_f64() * 1e3,
-        "cpu_ms": tried.report.usage.cpu.as_secs_f64() * 1e3,
-        "peak_memory_bytes": tried.report.usage.peak_memory,
-    })
-}
-
 /// How the tool ended, in words.
 fn ending(tried: &Trial) -> String {
     let words = match &tried.report.exit {
-        Exit::Code(code) => format!("exit code {code}"),
-        Exit::Signal(signal) => format!("ended by signal {signal}"),
-        Exit::Deadline => "killed at its deadline (`executor.timeout`)".into(),
-        Exit::Canceled => "canceled".into(),
-        Exit::OutOfMemory => "killed at its memory ceiling (`executor.memory`)".into(),
-        Exit::OutputLimit => "killed at its output limit (`executor.output_limit`)".into(),
-        Exit::NotStarted => "its program could not be started".into(),
+        ToolExit::Code(code) => format!("exit code {code}"),
+        ToolExit::Signal(signal) => format!("ended by signal {signal}"),
+        ToolExit::Deadline => "killed at its deadline (`executor.timeout`)".into(),
+        ToolExit::Canceled => "canceled".into(),
+        ToolExit::OutOfMemory => "killed at its memory ceiling (`executor.memory`)".into(),
+        ToolExit::OutputLimit => "killed at its output limit (`executor.output_limit`)".into(),
+        ToolExit::NotStarted => "its program could not be started".into(),
     };
     tried.report.detail.as_ref().map_or_else(|| words.clone(), |detail| format!("{words}: {detail}"))
 }

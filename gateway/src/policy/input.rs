@@ -53,7 +53,7 @@ impl PolicyInput {
         input.insert("tier".to_owned(), tier(definition.tier).into());
         input.insert("action".to_owned(), classified("action", &definition.action, arguments)?);
         input.insert("resource".to_owned(), classified("resource", &definition.resource, arguments)?);
-        input.insert("arguments".to_owned(), arguments.clone());
+        input.insert("arguments".to_owned(), Value::clone(arguments));
         Ok(Self(Value::Object(input)))
     }
 

@@ -1,6 +1,7 @@
 //! Everything that is SQL, and SQLite's own ways. Another database gets another folder like this one.
 
 mod apply;
+mod checkpoint;
 mod read;
 
 use std::path::Path;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use super::{Durability, StoreError};
 
+pub(super) use checkpoint::Checkpointer;
 pub(super) use read::Reader;
 
 /// How long a connection waits for another one's lock. Only opening and checkpoints ever take one that matters.

@@ -285,6 +285,20 @@ async fn what_is_queued_is_written_although_nobody_waits_any_more() {
 }
 
 #[tokio::test]
+async fn the_log_is_copied_without_any_commit_doing_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    store.commit(Intent { arguments: "x".repeat(1_000_000), ..intent() }).await.unwrap();
+    // Far fewer pages than make the writer copy for itself.
+    let size = || std::fs::metadata(dir.path().join(DATABASE)).unwrap().len();
+    let patience = Instant::now();
+    while size() < 1_000_000 {
+        assert!(patience.elapsed() < Duration::from_secs(30), "{} bytes", size());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_fails_those_who_wait_and_not_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings { durability: Durability::Full, max_pages: Some(100) };

@@ -5,11 +5,12 @@
 
 use mayfly_executor::{SandboxId, SandboxRow};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::folder::FolderLock;
-use super::sqlite::Ledger;
+use super::sqlite::{Checkpointer, Ledger};
 use super::{AgentRow, Intent, Outcome, StoreError};
 use crate::call::CallId;
 
@@ -61,10 +62,18 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the task. It holds `lock` until the last write is on the disk, also when the store was dropped before that.
-    pub(super) fn spawn(ledger: Ledger, lock: FolderLock) -> Self {
+    pub(super) fn spawn(ledger: Ledger, checkpointer: Checkpointer, lock: FolderLock) -> Self {
         let (queue, jobs) = mpsc::channel(MAX_QUEUE);
         let (close, closed) = oneshot::channel();
-        let task = tokio::spawn(run(ledger, jobs, closed, lock));
+        let task = tokio::spawn(async move {
+            let (written, stop) = (Notify::new(), CancellationToken::new());
+            let writing = async {
+                run(ledger, jobs, closed, &written).await;
+                stop.cancel();
+            };
+            tokio::join!(writing, checkpointer.run(&written, stop.clone()));
+            drop(lock);
+        });
         Self { queue, closing: Mutex::new(Some((close, task))) }
     }
 
@@ -83,7 +92,8 @@ impl Writer {
     }
 }
 
-async fn run(mut ledger: Ledger, mut jobs: mpsc::Receiver<Job>, mut close: oneshot::Receiver<()>, lock: FolderLock) {
+/// Writes what comes until the queue has ended and is empty.
+async fn run(mut ledger: Ledger, mut jobs: mpsc::Receiver<Job>, mut close: oneshot::Receiver<()>, written: &Notify) {
     let mut closing = false;
     let mut batch = Vec::with_capacity(MAX_BATCH);
     loop {
@@ -106,7 +116,7 @@ async fn run(mut ledger: Ledger, mut jobs: mpsc::Receiver<Job>, mut close: onesh
             // Whoever waited may have gone; the write stays.
             let _ = done.send(answer);
         }
+        written.notify_one();
     }
     ledger.close().await;
-    drop(lock);
 }

@@ -114,7 +114,7 @@ impl Metrics {
     /// `caller`, `tool` and `arguments` are `None` where the call did not get as far as having them.
     pub fn call(&self, caller: Option<&Caller>, tool: Option<&Tool>, arguments: Option<&Arguments>, status: u16, took: Duration) {
         let definition = tool.map(|tool| &tool.definition);
-        let arguments = arguments.map(|arguments| &arguments.value);
+        let arguments = arguments.map(|arguments| &*arguments.value);
         self.count(
             caller.map_or(UNKNOWN, Caller::agent_id),
             definition.map_or(UNKNOWN, |d| &d.name),

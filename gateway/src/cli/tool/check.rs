@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::{Rules, Tool, tool_folders};
-use crate::cli::exit;
+use crate::cli::Exit;
 use crate::document::Problem;
 
-pub(super) fn run(dirs: &[PathBuf], allowed_mounts: &[PathBuf], out: &mut dyn Write) -> std::io::Result<u8> {
+pub(super) fn run(dirs: &[PathBuf], allowed_mounts: &[PathBuf], out: &mut dyn Write) -> std::io::Result<Exit> {
     let rules = Rules::now(allowed_mounts);
     let mut problems = Vec::new();
     let folders = folders(dirs, &mut problems);
@@ -29,10 +29,10 @@ pub(super) fn run(dirs: &[PathBuf], allowed_mounts: &[PathBuf], out: &mut dyn Wr
         writeln!(out, "{problem}")?;
     }
     match (problems.iter().filter(|p| p.is_error()).count(), folders.len()) {
-        (0, _) => Ok(exit::OK),
+        (0, _) => Ok(Exit::Ok),
         (errors, tools) => {
             writeln!(out, "{errors} mistake{} in {tools} tool{}", plural(errors), plural(tools))?;
-            Ok(exit::INVALID)
+            Ok(Exit::Invalid)
         }
     }
 }
@@ -90,12 +90,12 @@ mod tests {
         };
         let good = put("good", SCALE);
         let (code, told) = check(std::slice::from_ref(&good));
-        assert!(code == exit::OK && told.contains("k8s_scale 1.0.0 is well-defined; cannot run yet: "), "{told}");
-        assert_eq!(check(&[good.clone(), good.clone()]).0, exit::OK, "the same folder twice is one tool");
+        assert!(code == Exit::Ok && told.contains("k8s_scale 1.0.0 is well-defined; cannot run yet: "), "{told}");
+        assert_eq!(check(&[good.clone(), good.clone()]).0, Exit::Ok, "the same folder twice is one tool");
         put("same", SCALE);
         put("bad", &SCALE.replace("tier: free", "tier: fre"));
         let (code, told) = check(&[root.path().to_owned()]);
-        assert_eq!(code, exit::INVALID);
+        assert_eq!(code, Exit::Invalid);
         assert!(
             told.contains("bad/tool.yaml:5: tier is `fre`; accepted: ")
                 && told.contains("too")
@@ -109,7 +109,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         for dir in [root.path().to_owned(), root.path().join("missing")] {
             let (code, told) = check(std::slice::from_ref(&dir));
-            assert!(code == exit::INVALID && told.contains("accepted: "), "{told}");
+            assert!(code == Exit::Invalid && told.contains("accepted: "), "{told}");
         }
     }
 }

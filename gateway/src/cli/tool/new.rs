@@ -7,7 +7,7 @@ use std::path::Path;
 use time::{Duration, OffsetDateTime};
 
 use super::Kind;
-use crate::cli::exit;
+use crate::cli::Exit;
 
 /// How long a new tool may go without another look at its tier.
 const REVIEW_AFTER: Duration = Duration::days(180);
@@ -29,14 +29,14 @@ const DOCKER: Template = &[
     (".gitignore", "/tool.lock\n"),
 ];
 
-pub(super) fn run(dir: &Path, kind: Kind, out: &mut dyn Write) -> std::io::Result<u8> {
+pub(super) fn run(dir: &Path, kind: Kind, out: &mut dyn Write) -> std::io::Result<Exit> {
     let Some(name) = dir.file_name().and_then(|n| n.to_str()).map(|n| n.replace('-', "_")).filter(|n| is_name(n)) else {
         writeln!(
             out,
             "{} cannot become a tool's name; accepted: a lower-case letter, then at most 62 lower-case letters, digits, - and _",
             dir.display()
         )?;
-        return Ok(exit::USAGE);
+        return Ok(Exit::Usage);
     };
     // `create_dir` is what refuses to overwrite: it succeeds only for a folder that was not there.
     let made =
@@ -48,7 +48,7 @@ pub(super) fn run(dir: &Path, kind: Kind, out: &mut dyn Write) -> std::io::Resul
             writeln!(out, "  mayfly tool check {dir}                      # after every edit of tool.yaml")?;
             writeln!(out, "  mayfly tool build {dir}")?;
             writeln!(out, "  mayfly tool run {dir} --arg name=World      # without a gateway")?;
-            Ok(exit::OK)
+            Ok(Exit::Ok)
         }
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
             writeln!(
@@ -56,11 +56,11 @@ pub(super) fn run(dir: &Path, kind: Kind, out: &mut dyn Write) -> std::io::Resul
                 "{} is there already, and nothing in it was touched; accepted: a folder that is not there yet",
                 dir.display()
             )?;
-            Ok(exit::USAGE)
+            Ok(Exit::Usage)
         }
         Err(e) => {
             writeln!(out, "{} cannot be made: {e}", dir.display())?;
-            Ok(exit::USAGE)
+            Ok(Exit::Usage)
         }
     }
 }
@@ -104,7 +104,7 @@ mod tests {
         for (kind, file) in [(Kind::Wasm, "src/main.rs"), (Kind::Docker, "Dockerfile")] {
             let dir = root.path().join(format!("images/say-{kind:?}").to_lowercase());
             let (code, told) = new(&dir, kind);
-            assert_eq!(code, exit::OK, "{told}");
+            assert_eq!(code, Exit::Ok, "{told}");
             assert!(dir.join(file).exists());
             let (tool, problems) = Tool::load(&dir, &Rules::now(&[]));
             assert_eq!(problems, [], "{kind:?}");
@@ -123,7 +123,7 @@ mod tests {
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("tool.yaml"), "mine").unwrap();
         let (code, told) = new(&dir, Kind::Wasm);
-        assert!(code == exit::USAGE && told.contains("there already"), "{told}");
+        assert!(code == Exit::Usage && told.contains("there already"), "{told}");
         assert_eq!(fs::read_to_string(dir.join("tool.yaml")).unwrap(), "mine");
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
     }
@@ -132,7 +132,7 @@ mod tests {
     fn a_folder_that_makes_no_name_is_refused() {
         let root = tempfile::tempdir().unwrap();
         for wrong in ["Hello", "1st", "a b", "..", "ümlaut"] {
-            assert_eq!(new(&root.path().join(wrong), Kind::Docker).0, exit::USAGE, "{wrong}");
+            assert_eq!(new(&root.path().join(wrong), Kind::Docker).0, Exit::Usage, "{wrong}");
         }
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }

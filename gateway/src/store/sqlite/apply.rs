@@ -18,7 +18,7 @@ use super::read::tier_name;
 use crate::call::{CallId, CallState};
 
 /// How many rows one statement carries, largest first.
-const SIZES: [usize; 4] = [64, 16, 4, 1];
+const SIZES: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
 
 /// New calls.
 static CALLS: LazyLock<Bulk> = LazyLock::new(|| {
@@ -290,4 +290,30 @@ fn conflict(write: &Write, error: sqlx::Error) -> StoreError {
 /// Whether only the row is to blame: SQLite takes back that one statement and the transaction goes on.
 fn breaks_a_rule(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|e| e.is_unique_violation() || e.is_check_violation())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row;
+
+    use super::super::super::Durability;
+    use super::super::Settings;
+    use super::*;
+
+    #[tokio::test]
+    async fn no_write_scans_the_ledger_however_many_come_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        std::fs::File::create(&path).unwrap();
+        let settings = Settings { durability: Durability::Relaxed, max_pages: None };
+        let (mut ledger, _) = Ledger::open(&path, settings).await.unwrap();
+        let connection = ledger.connection().await.unwrap();
+        for sql in DELIVERIES.0.iter().chain(&OUTCOMES.0) {
+            let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", sql.as_str()));
+            let plan = sqlx::query(explain).fetch_all(&mut *connection).await.unwrap();
+            let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+            assert!(plan.iter().any(|step| step.starts_with("SEARCH calls USING")), "{plan:?}");
+            assert!(!plan.iter().any(|step| step.starts_with("SCAN calls")), "{plan:?}");
+        }
+    }
 }

@@ -172,3 +172,27 @@ pub(super) const fn tier_name(tier: Tier) -> &'static str {
         Tier::Forbidden => "forbidden",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Durability;
+    use super::super::{Ledger, Settings};
+    use super::*;
+
+    #[tokio::test]
+    async fn no_list_scans_or_sorts_the_ledger() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        std::fs::File::create(&path).unwrap();
+        let settings = Settings { durability: Durability::Relaxed, max_pages: None };
+        let (ledger, _) = Ledger::open(&path, settings).await.unwrap();
+        let reader = Reader::open(&path);
+        for (sql, index) in [(OPEN_CALLS, "calls_open"), (CALLS, "calls_by_owner"), (CALLS_OF_TASK, "calls_by_task")] {
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+            let plan: Vec<String> =
+                sqlx::query(explain).fetch_all(&reader.pool).await.unwrap().iter().map(|row| row.get("detail")).collect();
+            assert!(plan.len() == 1 && plan[0].contains(&format!("USING INDEX {index}")), "{plan:?}");
+        }
+        ledger.close().await;
+    }
+}

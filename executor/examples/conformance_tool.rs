@@ -1,0 +1,230 @@
+//! The tool of the conformance suite: does what its first argument says, for containers and wasm alike.
+//!
+//! It needs the standard library alone, so that one `rustc` call builds it for any target. Each scenario is described at
+//! `mayfly_executor::conformance::Scenario`.
+
+use std::env;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::process::exit;
+use std::time::Duration;
+
+fn main() {
+    match env::args().nth(1).as_deref() {
+        Some("echo") => echo(),
+        Some("lines") => lines(),
+        Some("exit") => {
+            eprintln!("because");
+            exit(7)
+        }
+        Some("spin") => loop {
+            std::hint::black_box(0);
+        },
+        Some("sleep") => sleep(),
+        Some("memory") => memory(),
+        Some("flood") => flood(),
+        Some("large") => (0..20).for_each(|n| write(&vec![n; 1 << 20])),
+        Some("network") => network(),
+        Some("look") => look(),
+        Some("deaf") => write(b"{}"),
+        #[cfg(unix)]
+        Some(other) => programs::run(other),
+        #[cfg(not(unix))]
+        Some(_) => exit(64),
+        None => exit(64),
+    }
+}
+
+fn write(bytes: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    if stdout.write_all(bytes).and_then(|()| stdout.flush()).is_err() {
+        exit(1);
+    }
+}
+
+/// `["a","b"]`, of names that need no escape.
+fn list<T: AsRef<str>>(names: &[T]) -> String {
+    let quoted: Vec<_> = names.iter().map(|name| format!("{:?}", name.as_ref())).collect();
+    format!("[{}]", quoted.join(","))
+}
+
+fn echo() {
+    let mut input = Vec::new();
+    if io::stdin().read_to_end(&mut input).is_err() {
+        exit(1);
+    }
+    write(&[b"{\"echo\": ", &input[..], b"}"].concat());
+}
+
+fn lines() {
+    eprintln!("first");
+    eprintln!("{{\"progress\": 1, \"total\": 2, \"message\": \"half\"}}");
+    eprintln!("{{\"progress\": 2, \"total\": 2}}");
+    eprintln!("last");
+    write(b"\xff");
+}
+
+fn sleep() {
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+fn memory() {
+    let mut held = Vec::new();
+    loop {
+        let mut piece = vec![0u8; 1 << 20];
+        piece.iter_mut().step_by(512).for_each(|byte| *byte = 1);
+        held.push(piece);
+        std::hint::black_box(&held);
+    }
+}
+
+fn flood() {
+    let piece = vec![b'x'; 8 << 10];
+    loop {
+        write(&piece);
+    }
+}
+
+fn network() {
+    let reached: Vec<_> = ["1.1.1.1:53", "127.0.0.1:2375", "169.254.169.254:80", "172.17.0.1:22", "[::1]:22", "example.com:80"]
+        .into_iter()
+        .filter(|place| place.to_socket_addrs().is_ok_and(|mut found| found.any(|address| TcpStream::connect(address).is_ok())))
+        .map(str::to_owned)
+        .chain(interfaces())
+        .collect();
+    write(format!("{{\"reached\": {}}}", list(&reached)).as_bytes());
+}
+
+/// Network interfaces beside the loopback one.
+fn interfaces() -> Vec<String> {
+    let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    names.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| name == "eth0").collect()
+}
+
+fn look() {
+    let environment: Vec<_> = env::vars().map(|(name, value)| format!("{name:?}: {value:?}")).collect();
+    let read: Vec<_> =
+        ["/var/run/docker.sock", "/run/docker.sock", "/etc/shadow", "/root", "/dev/mem", "/dev/sda", "/proc/kcore"]
+            .into_iter()
+            .filter(|path| {
+                fs::read_dir(path).is_ok() || fs::File::open(path).is_ok_and(|mut file| file.read(&mut [0]).is_ok_and(|n| n > 0))
+            })
+            .collect();
+    let places =
+        ["/", "/etc", "/usr", "/.mayfly", "/dev", "/proc", "/proc/sys/kernel", "/sys", "/sys/fs/cgroup", "/var", "/home"];
+    let wrote: Vec<_> = places.into_iter().filter(|place| fs::write(format!("{place}/visited"), "here").is_ok()).collect();
+    // Its own space is the one place where it may leave something, for itself alone.
+    let visited = fs::metadata("/tmp/visited").is_ok();
+    let _ = fs::write("/tmp/visited", "here");
+    let environment = environment.join(", ");
+    let (read, wrote) = (list(&read), list(&wrote));
+    write(
+        format!("{{\"environment\": {{{environment}}}, \"read\": {read}, \"wrote\": {wrote}, \"visited\": {visited}}}")
+            .as_bytes(),
+    );
+}
+
+/// What only a program can do.
+#[cfg(unix)]
+mod programs {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    pub(super) fn run(scenario: &str) {
+        match scenario {
+            "daemon" => daemon(),
+            "forge" => forge(),
+            "parent" => parent(),
+            "disk" => disk(),
+            "forks" => forks(),
+            _ => exit(64),
+        }
+    }
+
+    fn again(scenario: &str) -> io::Result<std::process::Child> {
+        // In a group of its own, and with our streams.
+        Command::new("/proc/self/exe").arg(scenario).stdin(Stdio::null()).process_group(0).spawn()
+    }
+
+    fn daemon() {
+        let left = (0..3).filter(|n| again(if n % 2 == 0 { "sleep" } else { "spin" }).is_ok()).count();
+        write(format!("{{\"left\": {left}}}").as_bytes());
+    }
+
+    /// A frame in the clear, as the executor would have written it: a length and a CBOR text or map.
+    fn frames() -> Vec<u8> {
+        let ping = [&[0x64][..], b"ping"].concat();
+        let log = [&[0xa1, 0x63][..], b"log", &[0xa1, 0x64], b"line", &[0x66], b"forged"].concat();
+        [ping, log].iter().flat_map(|body| [&(body.len() as u32).to_be_bytes()[..], body].concat()).collect()
+    }
+
+    fn forge() {
+        let frames = frames();
+        for place in
+            ["/proc/1/fd/0", "/proc/1/fd/1", "/proc/1/fd/2", "/proc/1/fd/3", "/proc/1/fd/4", "/proc/1/fd/5", "/dev/console"]
+        {
+            if let Ok(mut file) = fs::File::options().write(true).open(place) {
+                let _ = file.write_all(&frames);
+            }
+        }
+        write(&frames);
+        exit(3);
+    }
+
+    fn parent() {
+        const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
+        for signal in SIGNALS {
+            kill_parent(signal);
+        }
+        let of_parent = ["mem", "environ", "maps", "fd", "cwd", "root", "exe", "stack", "syscall", "auxv", "map_files", "fd/3"];
+        let opened: Vec<_> = of_parent
+            .into_iter()
+            .filter(|name| {
+                let path = format!("/proc/1/{name}");
+                let as_file = fs::File::open(&path).is_ok_and(|mut file| file.read(&mut [0]).is_ok_and(|n| n > 0));
+                as_file || fs::read_dir(&path).is_ok() || fs::read_link(&path).is_ok()
+            })
+            .collect();
+        // Time for a signal to do what it would.
+        std::thread::sleep(Duration::from_millis(200));
+        write(format!("{{\"opened\": {}}}", list(&opened)).as_bytes());
+    }
+
+    #[expect(unsafe_code, reason = "the standard library sends no signals, and this file has to build without any other")]
+    fn kill_parent(signal: i32) {
+        unsafe extern "C" {
+            fn kill(pid: i32, signal: i32) -> i32;
+        }
+        // SAFETY: kill(2) takes two numbers and touches no memory of ours.
+        unsafe { kill(1, signal) };
+    }
+
+    fn disk() {
+        let piece = vec![1; 64 << 10];
+        let filled: io::Result<()> = fs::File::create("/tmp/filler").and_then(|mut file| {
+            loop {
+                file.write_all(&piece)?;
+            }
+        });
+        let full = filled.is_err_and(|error| error.kind() == io::ErrorKind::StorageFull);
+        write(format!("{{\"full\": {full}}}").as_bytes());
+    }
+
+    fn forks() {
+        let for_ever = env::var_os("FOR_EVER").is_some();
+        let (mut started, mut refused) = (0, 0);
+        while for_ever || refused < 20 {
+            // The children of a bomb that goes on do so too.
+            match again(if for_ever { "forks" } else { "sleep" }) {
+                Ok(_) => started += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        write(format!("{{\"started\": {started}}}").as_bytes());
+    }
+}
