@@ -140,7 +140,10 @@ fn read(path: &Path) -> Result<Value, Failure> {
         })?;
         Box::new(file)
     };
-    source.take(MOST_INPUT + 1).read_to_end(&mut text).map_err(|error| Failure::new(Exit::Invalid, format!("{shown}: {error}")))?;
+    source
+        .take(MOST_INPUT + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| Failure::new(Exit::Invalid, format!("{shown}: {error}")))?;
     if text.len() as u64 > MOST_INPUT {
         return Err(Failure::new(Exit::Invalid, format!("{shown}: is larger than {} MiB", MOST_INPUT >> 20)));
     }

@@ -163,7 +163,8 @@ fn is_single_valued(program: &Program, rule: &RuleInfo) -> bool {
             let bodies: Vec<&[Instruction]> = rule.definitions.iter().flatten().map(|start| body(program, *start)).collect();
             let constants: Vec<Option<Value>> = bodies.iter().map(|body| constant(program, body, rule.result_reg)).collect();
             let agree = constants.windows(2).all(|pair| matches!(pair, [one, other] if one == other));
-            let only = bodies.len() <= 1 && !bodies.iter().flat_map(|body| body.iter()).any(|i| matches!(i, Instruction::LoopStart { .. }));
+            let only = bodies.len() <= 1
+                && !bodies.iter().flat_map(|body| body.iter()).any(|i| matches!(i, Instruction::LoopStart { .. }));
             only || (agree && constants.iter().all(Option::is_some))
         }
     }
@@ -182,7 +183,9 @@ fn constant(program: &Program, body: &[Instruction], result: u8) -> Option<Value
         _ => None,
     });
     let only = writes.next()??;
-    let elsewhere = body.iter().any(|instruction| !matches!(instruction, Instruction::Move { .. }) && writes_to(program, instruction, result));
+    let elsewhere = body
+        .iter()
+        .any(|instruction| !matches!(instruction, Instruction::Move { .. }) && writes_to(program, instruction, result));
     (writes.next().is_none() && !elsewhere).then_some(only)
 }
 

@@ -63,11 +63,14 @@ impl SourcePolicy {
         let lane = |asked: &[&str]| Fast::compile(&compiled, package, asked, &rules, data.clone(), time_limit);
         let (decision, why) = Lane::new(lane(&RULES));
         let (view, _) = Lane::new(lane(&["visible"]));
-        let mut notes: Vec<Problem> =
-            why.map(|why| Problem::general(format!("note: is interpreted, not compiled to bytecode: {why}"))).into_iter().collect();
+        let mut notes: Vec<Problem> = why
+            .map(|why| Problem::general(format!("note: is interpreted, not compiled to bytecode: {why}")))
+            .into_iter()
+            .collect();
         notes.extend(rules.shaky());
         if !rules.all.iter().any(|rule| rule.is(package, "allow") && !rule.is_default) {
-            notes.push(Problem::general(format!("note: no rule of package {package} is called `allow`, so every call is denied")));
+            notes
+                .push(Problem::general(format!("note: no rule of package {package} is called `allow`, so every call is denied")));
         }
         let policy = Self {
             interpreter: engine,
@@ -114,7 +117,7 @@ impl SourcePolicy {
             Some(fast) => self.ask_machine(fast, &self.view.machines, input)?,
             None => {
                 let answer = self.interpret(format!("data.{QUESTION}.visible"), input)?;
-                answer.as_array().map_err(failed)?.clone()
+                answer.as_array().map_err(failed)?.to_vec()
             }
         };
         answer.first().map_or(Ok(None), json)
