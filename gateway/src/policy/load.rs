@@ -18,7 +18,7 @@ const MOST_FILES: usize = 10_000;
 const MOST_FOLDERS: usize = 32;
 
 /// One thing that is wrong, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     /// The file, relative to the policy's folder or bundle.
     pub file: Option<String>,

@@ -25,7 +25,7 @@ fn a_yes_is_a_permit_for_exactly_what_was_asked() {
     let Verdict::Permitted(permit) = verdict else { panic!("{verdict:?}") };
     assert!(decision.allow && permit.decision_id() == decision.id);
     assert_eq!((permit.caller().agent_id(), permit.tool().definition.name.as_str()), ("ada-bot", "look"));
-    assert_eq!(permit.arguments().value, json!({"x": 1}));
+    assert_eq!(*permit.arguments().value, json!({"x": 1}));
     assert_eq!(permit.obligations().timeout, Some(Duration::from_secs(10)));
     assert_eq!(permit.obligations().output_limit, Some(ByteSize(1024)));
 }
@@ -72,6 +72,37 @@ fn policy_sees_the_whole_call() {
     assert!(matches!(missing, PolicyError::Unclassified("action")));
     let number = policy.authorize(question(tool, json!({"verb": 3}))).unwrap_err();
     assert!(matches!(number, PolicyError::Unclassified("action")));
+}
+
+/// The published policy alone lets `null`, -5 and `Production` scale (the golden cases show it). A tool that the check accepts does not let them come this far.
+#[test]
+fn what_the_published_policy_would_let_through_ends_at_the_schema() {
+    let scale = crate::catalog::fixture::SCALE
+        .replace("namespace: {type: string, maxLength: 63}", "namespace: {enum: [staging, production]}");
+    let scale = Arc::new(crate::catalog::fixture::tool(&scale));
+    let folder = super::fixtures::policies().join("examples/published");
+    let policy = Policy::load(&folder, None, &PolicySettings::default()).unwrap();
+    let call = |namespace: serde_json::Value, replicas: serde_json::Value| {
+        let given = json!({"name": "api", "namespace": namespace, "desired_replicas": replicas});
+        let given = given.as_object().unwrap().iter().filter(|(_, value)| **value != json!("missing"));
+        let arguments = scale.validate(given.map(|(name, value)| (name.clone(), value.clone())).collect()).ok()?;
+        let asked = super::Question { arguments, ..question(Arc::clone(&scale), json!({})) };
+        Some(policy.authorize(asked).unwrap().0.allow)
+    };
+    assert_eq!(call(json!("staging"), json!(10)), Some(true));
+    assert_eq!(call(json!("staging"), json!(11)), Some(false));
+    assert_eq!(call(json!("production"), json!(3)), Some(false));
+    for (namespace, replicas) in [
+        (json!("staging"), json!(null)),
+        (json!("staging"), json!(-5)),
+        (json!("staging"), json!("5")),
+        (json!("staging"), json!("missing")),
+        (json!("Production"), json!(3)),
+        (json!(null), json!(3)),
+        (json!("missing"), json!(3)),
+    ] {
+        assert_eq!(call(namespace.clone(), replicas.clone()), None, "{namespace} {replicas}");
+    }
 }
 
 #[test]
@@ -237,7 +268,7 @@ fn a_broken_bundle_is_refused() {
 
 #[test]
 fn visible_tools_come_from_one_question() {
-    let caller = Caller::fixture("ada-bot", None, &[]);
+    let caller = Caller::fixture("ada-bot");
     let now = datetime!(2027-03-01 14:05:00 UTC);
     for (rules, shown) in [
         ("other := 1", 2),
