@@ -48,7 +48,6 @@ pub(super) fn tools_target_dir(dir: &Path, options: &BuildOptions) -> PathBuf {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may")]
 mod tests {
     use super::*;
 

@@ -103,7 +103,6 @@ fn linkage(bytes: &[u8]) -> Option<Linkage> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may")]
 mod tests {
     use super::*;
 

@@ -27,7 +27,6 @@ pub(super) fn put(path: &Path, bytes: &[u8]) -> Result<bool, BuildError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may")]
 mod tests {
     use super::*;
 

@@ -81,7 +81,6 @@ fn advice(program: &str) -> &'static str {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may")]
 mod tests {
     use std::sync::Mutex;
 

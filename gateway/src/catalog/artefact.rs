@@ -54,7 +54,10 @@ impl Lock {
     /// The folder cannot be written.
     pub fn write(&self, folder: &Path) -> std::io::Result<()> {
         use std::io::Write;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        use std::os::unix::fs::PermissionsExt;
+        // A gateway often runs as another user than the one who builds.
+        let readable = std::fs::Permissions::from_mode(0o644);
+        let mut file = tempfile::Builder::new().prefix(".tool.lock-").permissions(readable).tempfile_in(folder)?;
         serde_json::to_writer_pretty(&mut file, self)?;
         file.write_all(b"\n")?;
         file.persist(folder.join(LOCK_FILE))?;

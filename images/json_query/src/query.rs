@@ -157,7 +157,6 @@ fn one_line(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may")]
 mod tests {
     use serde_json::{Value, json};
 
