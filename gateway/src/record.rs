@@ -51,7 +51,7 @@ impl Record {
             arguments: String::new(),
             arguments_sha256: String::new(),
             reason: request.reason.clone(),
-            created_at: OffsetDateTime::now_utc(),
+            created_at: call.view().created_at,
             delivered: false,
         };
         Self { arrived, intent, tool: None, arguments: None, decision: None, hidden: false, committed: false }
@@ -76,6 +76,8 @@ impl Record {
         self.intent.tool_digest = Some(tool.digest.clone());
         self.tool = Some(tool.clone());
         call.amend(|view| view.version.clone_from(&definition.version));
+        call.trace.rename(names::span::execute_tool(&definition.name));
+        call.trace.set(names::GEN_AI_TOOL_NAME, definition.name.clone());
         call.trace.set(names::TOOL_VERSION, definition.version.clone());
     }
 

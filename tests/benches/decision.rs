@@ -29,7 +29,13 @@ async fn compare() {
     let (many, bare_many) = measure(10_000, &caller, &tool).await;
     publish(&[
         Figure::new("policy decision, 200 grants", "us", few, ("regorus interpreter, same policy", bare_few), Aim::AtMost(25.0)),
-        Figure::new("policy decision, 10,000 grants", "us", many, ("regorus interpreter, same policy", bare_many), Aim::AtMost(25.0)),
+        Figure::new(
+            "policy decision, 10,000 grants",
+            "us",
+            many,
+            ("regorus interpreter, same policy", bare_many),
+            Aim::AtMost(25.0),
+        ),
         Figure::new("policy decision, 10,000 grants", "us", many, ("200 grants", few), Aim::RatioAtMost(1.25)),
     ]);
 }

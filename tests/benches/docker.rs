@@ -17,8 +17,11 @@ fn main() {
 }
 
 async fn compare() {
-    let yaml = tools::yaml("cat", "").replace("backend: wasm", "backend: docker").replace("module: tool.wasm", "image: mayfly-bench/cat:1");
-    let setup = Setup::new().tool("cat", &yaml.replace("memory: 16Mi", "memory: 64Mi").replace("timeout: 2s", "timeout: 20s"), None);
+    let yaml = tools::yaml("cat", "")
+        .replace("backend: wasm", "backend: docker")
+        .replace("module: tool.wasm", "image: mayfly-bench/cat:1");
+    let setup =
+        Setup::new().tool("cat", &yaml.replace("memory: 16Mi", "memory: 64Mi").replace("timeout: 2s", "timeout: 20s"), None);
     let folder = setup.dir.path().join("tools/cat");
     std::fs::write(folder.join("Dockerfile"), format!("FROM {BASE}\nENTRYPOINT [\"cat\"]\n")).unwrap();
     let (code, _, err) = cli(&["tool", "build", folder.to_str().unwrap()]);
@@ -45,13 +48,30 @@ async fn compare() {
         println!("  {:>7} {:>7}  {}", span["start_us"], span["duration_us"], span["name"].as_str().unwrap());
     }
     let (ours, bare) = (Quantiles::micros(ours), Quantiles::micros(bare));
-    publish(&[Figure::new("Docker call, cold, to the answer", "us", ours, ("docker run --rm --network none", bare), Aim::RatioAtMost(0.6))]);
+    publish(&[Figure::new(
+        "Docker call, cold, to the answer",
+        "us",
+        ours,
+        ("docker run --rm --network none", bare),
+        Aim::RatioAtMost(0.6),
+    )]);
 }
 
 fn docker_run() -> std::time::Duration {
     let begun = Instant::now();
     let mut docker = Command::new("docker")
-        .args(["run", "--rm", "-i", "--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"])
+        .args([
+            "run",
+            "--rm",
+            "-i",
+            "--network",
+            "none",
+            "--read-only",
+            "--cap-drop",
+            "ALL",
+            "--security-opt",
+            "no-new-privileges",
+        ])
         .args(["--user", "65532:65532", "--memory", "64m", "--memory-swap", "64m", "--pids-limit", "64", "--cpus", "1"])
         .args(["--tmpfs", "/tmp:size=16m", "--log-driver", "none", BASE, "cat"])
         .stdin(Stdio::piped())

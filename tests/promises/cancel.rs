@@ -13,7 +13,8 @@ fn setup() -> Setup {
     )
 }
 
-#[tokio::test]
+// More threads than one: the client's connection has to close while the test waits.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_hangs_up_cancels_its_call() {
     let mayfly = setup().start();
     let ann = mayfly.agent("ann");

@@ -35,7 +35,10 @@ fn docker(args: &[&str]) -> String {
 
 /// The containers that run the image of this test.
 fn standing() -> Vec<String> {
-    docker(&["ps", "-aq", "--no-trunc", "--filter", "label=mayfly.dev/tool=sleeper"]).split_whitespace().map(str::to_owned).collect()
+    docker(&["ps", "-aq", "--no-trunc", "--filter", "label=mayfly.dev/tool=sleeper"])
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {

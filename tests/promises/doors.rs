@@ -35,7 +35,9 @@ async fn every_path_and_method_asks_who_is_there() {
                 if let Some(key) = key {
                     request = request.bearer_auth(key);
                 }
-                assert_eq!(request.send().await.unwrap().status(), 401, "{method} {path} {key:?}");
+                // So many failures are told to go away, which says no more than 401 does.
+                let status = request.send().await.unwrap().status().as_u16();
+                assert!([401, 429].contains(&status), "{method} {path} {key:?}: {status}");
             }
         }
     }

@@ -101,8 +101,13 @@ async fn code_executor_runs_python_within_its_limits() {
     let mayfly = gateway("code_executor", |yaml| yaml.replace("timeout: 30s", "timeout: 8s")).start();
     let bot = mayfly.agent("analysis-bot");
     let run = |code: &str| json!({"code": code, "files": {"in.txt": "6 7"}, "outputs": ["out.txt"]});
-    let result = ok(&bot, "code_executor", run("a, b = open('in.txt').read().split()\nopen('out.txt', 'w').write(str(int(a) * int(b)))\nprint('hi')")).await;
-    assert_eq!((&result["exit_code"], &result["files"]["out.txt"]), (&json!(0), &json!("42")), "{result}");
+    let result = ok(
+        &bot,
+        "code_executor",
+        run("a, b = open('in.txt').read().split()\nopen('out.txt', 'w').write(str(int(a) * int(b)))\nprint('hi')"),
+    )
+    .await;
+    assert_eq!((&result["exit_code"], &result["files"]["out.txt"]["content"]), (&json!(0), &json!("42")), "{result}");
     let network = ok(&bot, "code_executor", run("import socket\nsocket.create_connection(('1.1.1.1', 53), 2)")).await;
     assert_ne!(network["exit_code"], 0, "there is no network: {network}");
     let root = ok(&bot, "code_executor", run("import os\nprint(os.getuid())\nopen('/etc/x', 'w')")).await;
@@ -125,7 +130,12 @@ async fn git_log_reads_a_mounted_repository_and_refs_are_no_options() {
     }
     let repository = tempfile::tempdir_in("/var/tmp").unwrap();
     let git = |args: &[&str]| {
-        let git = Command::new("git").arg("-C").arg(repository.path()).args(["-c", "user.name=ann", "-c", "user.email=ann@example.com"]).args(args).output();
+        let git = Command::new("git")
+            .arg("-C")
+            .arg(repository.path())
+            .args(["-c", "user.name=ann", "-c", "user.email=ann@example.com"])
+            .args(args)
+            .output();
         assert!(git.unwrap().status.success(), "{args:?}");
     };
     git(&["init", "-q"]);
