@@ -49,7 +49,7 @@ impl ConfigCommand {
 mod tests {
     use super::*;
 
-    fn check(text: &str) -> (u8, String) {
+    fn check(text: &str) -> (Exit, String) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("mayfly.yaml");
         std::fs::write(&file, text).unwrap();

@@ -24,7 +24,7 @@ fn there_is_one_value_with_its_defaults_and_it_is_what_everybody_sees() {
     let arguments = tool.validate(object(given)).unwrap();
     assert_eq!(arguments.value["desired_replicas"].to_string(), "3");
     assert_eq!(arguments.value["options"], json!({"wait": false}));
-    assert_eq!(serde_json::from_slice::<Value>(&arguments.bytes).unwrap(), arguments.value);
+    assert_eq!(serde_json::from_slice::<Value>(&arguments.bytes).unwrap(), *arguments.value);
     assert_eq!(arguments.redacted["token_hint"], "[redacted]");
     assert!(!format!("{arguments:?}").contains("hush"));
     assert_eq!((tool.action(&arguments), tool.resource(&arguments)), (Ok("scale"), Ok("deployment")));
@@ -152,7 +152,7 @@ proptest! {
         match tool.validate(given) {
             Ok(arguments) => {
                 prop_assert!(!has_unknown);
-                let members = object(arguments.value.clone());
+                let members = object((*arguments.value).clone());
                 prop_assert!(members.keys().all(|k| known.contains(&k.as_str())));
                 prop_assert!(members.get("options").is_none_or(|o| o.as_object().unwrap().keys().all(|k| k == "wait")));
                 let _ = tool.command_line(&arguments);

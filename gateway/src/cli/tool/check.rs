@@ -74,7 +74,7 @@ mod tests {
     use super::*;
     use crate::catalog::fixture::SCALE;
 
-    fn check(dirs: &[PathBuf]) -> (u8, String) {
+    fn check(dirs: &[PathBuf]) -> (Exit, String) {
         let mut out = Vec::new();
         let code = run(dirs, &[], &mut out).unwrap();
         (code, String::from_utf8(out).unwrap())

@@ -92,7 +92,7 @@ mod tests {
     use crate::catalog::{Rules, Tool};
     use serde_json::json;
 
-    fn new(dir: &Path, kind: Kind) -> (u8, String) {
+    fn new(dir: &Path, kind: Kind) -> (Exit, String) {
         let mut out = Vec::new();
         let code = run(dir, kind, &mut out).unwrap();
         (code, String::from_utf8(out).unwrap())
@@ -112,7 +112,7 @@ mod tests {
             assert!(tool.definition.name.starts_with("say_"));
             assert!(tool.spec.as_ref().unwrap_err().0.contains("mayfly tool build"));
             let given = [("name".to_owned(), json!("World"))].into_iter().collect();
-            assert_eq!(tool.validate(given).unwrap().value, json!({"name": "World", "greeting": "hello"}));
+            assert_eq!(tool.validate(given).unwrap().value.as_ref(), &json!({"name": "World", "greeting": "hello"}));
         }
     }
 

@@ -38,7 +38,7 @@ impl Write for Page {
 
 fn arguments(value: Value, redacted: Value) -> Arguments {
     let bytes = serde_json::to_vec(&value).unwrap().into();
-    Arguments { value, bytes, redacted }
+    Arguments { value: value.into(), bytes, redacted: redacted.into() }
 }
 
 fn decision(allow: bool) -> Decision {
