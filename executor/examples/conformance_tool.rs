@@ -142,6 +142,7 @@ mod programs {
             "parent" => parent(),
             "disk" => disk(),
             "forks" => forks(),
+            "show" => show(),
             _ => exit(64),
         }
     }
@@ -149,6 +150,17 @@ mod programs {
     fn again(scenario: &str) -> io::Result<std::process::Child> {
         // In a group of its own, and with our streams.
         Command::new("/proc/self/exe").arg(scenario).stdin(Stdio::null()).process_group(0).spawn()
+    }
+
+    /// Not of the suite: shows the files and folders that it is given, and whether it can write into them.
+    fn show() {
+        for path in env::args().skip(2) {
+            let entries = fs::read_dir(&path)
+                .map(|entries| entries.flatten().map(|entry| format!("{}\n", entry.file_name().to_string_lossy())).collect());
+            let text = entries.or_else(|_| fs::read_to_string(&path)).unwrap_or_else(|error| error.to_string());
+            let wrote = fs::write(format!("{path}/written"), "").is_ok();
+            write(format!("{path} (wrote: {wrote})\n{text}\n").as_bytes());
+        }
     }
 
     fn daemon() {

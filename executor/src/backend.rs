@@ -163,4 +163,4 @@ pub trait SandboxLedger: Send + Sync {
 }
 
 /// How long after its deadline a report may still arrive: the executor kills, reaps and collects in that time.
-pub const REPORT_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const REPORT_GRACE: Duration = Duration::from_secs(5);

@@ -17,7 +17,8 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio_util::codec::{Encoder, FramedRead, LengthDelimitedCodec, LengthDelimitedCodecError};
+use tokio_util::codec::length_delimited::{Builder, LengthDelimitedCodec, LengthDelimitedCodecError};
+use tokio_util::codec::{Encoder, FramedRead};
 
 use crate::seal::{OVERHEAD, Seal, SealError};
 
@@ -49,8 +50,19 @@ pub enum FrameError {
     Malformed,
 }
 
-fn codec() -> LengthDelimitedCodec {
-    LengthDelimitedCodec::builder().big_endian().length_field_type::<u32>().max_frame_length(MAX_FRAME).new_codec()
+/// The bytes of a frame's length.
+const HEAD: usize = size_of::<u32>();
+
+fn codec() -> Builder {
+    let mut codec = LengthDelimitedCodec::builder();
+    codec.big_endian().length_field_type::<u32>().max_frame_length(MAX_FRAME);
+    codec
+}
+
+/// Keeps the length in front of what it yields: a codec that takes it away at once would see a stream that ends right behind it
+/// as one that ends between two frames.
+fn reading_codec() -> LengthDelimitedCodec {
+    codec().num_skip(0).length_adjustment(HEAD as isize).new_codec()
 }
 
 fn encode<T: Serialize>(frame: &T) -> Result<Vec<u8>, FrameError> {
@@ -79,7 +91,7 @@ pub struct FrameWriter<W, T> {
 impl<W: AsyncWrite + Unpin, T: Serialize> FrameWriter<W, T> {
     /// Writes to `stream`, in the clear.
     pub fn new(stream: W) -> Self {
-        Self { stream, codec: codec(), seal: None, rest: BytesMut::new(), frames: PhantomData }
+        Self { stream, codec: codec().new_codec(), seal: None, rest: BytesMut::new(), frames: PhantomData }
     }
 
     /// Seals every frame from here on.
@@ -126,7 +138,7 @@ pub struct FrameReader<R, T> {
 impl<R: AsyncRead + Unpin, T: DeserializeOwned> FrameReader<R, T> {
     /// Reads from `stream`, in the clear.
     pub fn new(stream: R) -> Self {
-        Self { stream: FramedRead::new(stream, codec()), seal: None, frames: PhantomData }
+        Self { stream: FramedRead::new(stream, reading_codec()), seal: None, frames: PhantomData }
     }
 
     /// Takes only sealed frames from here on.
@@ -140,11 +152,11 @@ impl<R: AsyncRead + Unpin, T: DeserializeOwned> FrameReader<R, T> {
     /// When the stream fails, or what came is not the next frame of this protocol.
     pub async fn next(&mut self) -> Result<Option<T>, FrameError> {
         let Some(body) = self.stream.next().await else { return Ok(None) };
-        let body = body.map_err(|error| match error.get_ref() {
+        let mut body = body.map_err(|error| match error.get_ref() {
             Some(inner) if inner.is::<LengthDelimitedCodecError>() => FrameError::TooLong,
             _ => FrameError::Stream(error),
         })?;
-        let mut body = Vec::from(body);
+        let mut body = Vec::from(body.split_off(HEAD));
         if let Some(seal) = &mut self.seal {
             seal.open(&mut body)?;
         }
@@ -291,6 +303,14 @@ mod tests {
         let length = u32::try_from(MAX_FRAME + 1).unwrap().to_be_bytes();
         let read = block(async { FrameReader::<_, FromExecutor>::new(&length[..]).next().await });
         assert!(matches!(read, Err(FrameError::TooLong)), "{read:?}");
+    }
+
+    #[test]
+    fn a_stream_that_ends_right_behind_a_length_did_not_end_between_two_frames() {
+        for cut in 1..=5 {
+            let read = block(async { FrameReader::<_, FromExecutor>::new(&[0, 0, 0, 9, 1][..cut]).next().await });
+            assert!(matches!(read, Err(FrameError::Stream(_))), "{cut}: {read:?}");
+        }
     }
 
     #[test]

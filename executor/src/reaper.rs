@@ -21,7 +21,9 @@ pub const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Whether a listed sandbox has to go. Pure, so that the rule can be read and tested.
 pub fn is_orphan(found: &Found, instance: InstanceId, live: bool, now: SystemTime) -> bool {
-    if found.expires_at <= now { return !live }
+    if found.expires_at <= now {
+        return !live;
+    }
     found.instance == instance && !live
 }
 
@@ -47,7 +49,10 @@ pub async fn reap(dispatcher: &Dispatcher) -> u64 {
             }
         };
         let mut standing: HashSet<_> = found.iter().map(|f| f.id).collect();
-        for orphan in found.iter().filter(|f| is_orphan(f, dispatcher.instance(), owned.contains(&f.id) || dispatcher.is_live(f.id), SystemTime::now())) {
+        for orphan in found
+            .iter()
+            .filter(|f| is_orphan(f, dispatcher.instance(), owned.contains(&f.id) || dispatcher.is_live(f.id), SystemTime::now()))
+        {
             match backend.destroy(orphan.id).await {
                 Ok(()) => {
                     tracing::warn!(sandbox = %orphan.id, backend = %backend.kind(), "destroyed an orphan");

@@ -23,8 +23,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::REPORT_GRACE;
 use crate::error::{RunError, StartError};
-use crate::wire::{Invocation, Report};
 use crate::spec::SandboxSpec;
+use crate::wire::{Invocation, Report};
 use crate::{Backend, BackendKind, Event, Host, InstanceId, SandboxId, SandboxLedger, SandboxRow};
 
 /// What is to run: where, and with what.

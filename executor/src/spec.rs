@@ -67,8 +67,7 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, factor) =
-            BYTE_UNITS.iter().find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0).unwrap_or(&("", 1));
+        let (unit, factor) = BYTE_UNITS.iter().find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0).unwrap_or(&("", 1));
         write!(f, "{}{unit}", self.0 / factor)
     }
 }
@@ -104,6 +103,8 @@ impl FromStr for Destination {
         let port = port.parse::<u16>().ok().filter(|p| *p != 0).ok_or_else(wrong)?;
         let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
             Some(v6) => v6.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?.to_string(),
+            // An IPv6 address without its brackets cannot be told from its port.
+            None if host.contains(':') => return Err(wrong()),
             None => host.to_ascii_lowercase(),
         };
         let is_address = host.parse::<std::net::IpAddr>().is_ok();
@@ -121,7 +122,11 @@ impl FromStr for Destination {
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -212,7 +217,9 @@ mod tests {
     fn a_destination_names_host_and_port() {
         assert_eq!("API.example.com:443".parse::<Destination>().unwrap().to_string(), "api.example.com:443");
         assert_eq!("[::1]:80".parse::<Destination>().unwrap().to_string(), "[::1]:80");
-        for wrong in ["example.com", "example.com:0", ":443", "a b:1", "::1:80", "*.example.com:443", "http://x:80", "x:65536", "-x:1"] {
+        for wrong in
+            ["example.com", "example.com:0", ":443", "a b:1", "::1:80", "*.example.com:443", "http://x:80", "x:65536", "-x:1"]
+        {
             assert!(wrong.parse::<Destination>().is_err(), "{wrong:?}");
         }
     }

@@ -116,6 +116,44 @@ async fn a_container_that_dies_in_a_call_is_lost() {
     assert!(matches!(&result, Err(RunError::Lost(why)) if why.contains("exited with 137")), "{result:?}");
 }
 
+/// What the kernel says of the tool's own process: the isolation floor as it is, not as it was asked for.
+#[tokio::test]
+async fn the_tool_stands_on_the_isolation_floor() {
+    let Some(Rig { backend, image, .. }) = rig().await else { return };
+    let seen =
+        support::show(&backend, &spec(&image), &["/proc/self/status", "/proc/self/limits", "/proc/self/oom_score_adj"]).await;
+    let words: Vec<_> = seen.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for line in [
+        "Uid: 65532 65532 65532 65532",
+        "Gid: 65532 65532 65532 65532",
+        "CapEff: 0000000000000000",
+        "CapBnd: 0000000000000000",
+        "NoNewPrivs: 1",
+        "Seccomp: 2",
+        "Max core file size 0 0 bytes",
+        "Max open files 4096 4096 files",
+        "Max file size 4294967296 4294967296 bytes",
+        "1000",
+    ] {
+        assert!(words.iter().any(|word| word == line), "{line} is missing:\n{seen}");
+    }
+    // Its three pipes, and the one descriptor that reads this folder.
+    let fds = support::show(&backend, &spec(&image), &["/proc/self/fd"]).await;
+    assert_eq!(fds, "/proc/self/fd (wrote: false)\n0\n1\n2\n3\n\n");
+}
+
+#[tokio::test]
+async fn a_mount_is_shown_read_only() {
+    let Some(Rig { backend, image, .. }) = rig().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("here"), "").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(folder.path(), mode).unwrap();
+    let mount = mayfly_executor::spec::Mount { source: folder.path().to_owned(), target: "/data".into() };
+    let seen = support::show(&backend, &SandboxSpec { mounts: vec![mount], ..spec(&image) }, &["/data", "/tmp"]).await;
+    assert_eq!(seen, "/data (wrote: false)\nhere\n\n/tmp (wrote: true)\n\n");
+}
+
 #[tokio::test]
 async fn what_was_created_and_never_started_is_listed_and_destroyed() {
     let Some(Rig { backend, docker, image }) = rig().await else { return };

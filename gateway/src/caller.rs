@@ -38,16 +38,6 @@ impl Caller {
     pub fn owns(&self, agent_id: &str, user: Option<&str>) -> bool {
         self.agent_id == agent_id && self.user() == user
     }
-
-    /// Anyone, for the tests of other rooms.
-    #[cfg(test)]
-    pub(crate) fn fixture(agent_id: &str, user: Option<&str>, actors: &[&str]) -> Self {
-        Self {
-            agent_id: agent_id.to_owned(),
-            user: user.map(str::to_owned),
-            actors: actors.iter().map(|actor| (*actor).to_owned()).collect(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -55,5 +45,11 @@ impl Caller {
     /// A caller that no key stands behind, for tests of what comes after authentication.
     pub(crate) fn fixture(agent_id: &str) -> Self {
         Self { agent_id: agent_id.to_owned(), user: None, actors: Vec::new() }
+    }
+
+    /// One that acts for a user, through others.
+    pub(crate) fn delegate(agent_id: &str, user: &str, actors: &[&str]) -> Self {
+        let actors = actors.iter().map(|actor| (*actor).to_owned()).collect();
+        Self { agent_id: agent_id.to_owned(), user: Some(user.to_owned()), actors }
     }
 }

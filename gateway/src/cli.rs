@@ -11,7 +11,7 @@ pub mod demo;
 pub mod doctor;
 pub mod exit;
 pub mod output;
-// pub mod policy;
+pub mod policy;
 pub mod serve;
 pub mod tool;
 pub mod tool_build;
@@ -47,7 +47,7 @@ enum Command {
     #[command(subcommand)]
     Tool(ToolVerb),
     /// Check a policy, or ask it
-    // Policy
+    Policy(policy::PolicyCommand),
     /// Check a configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -92,6 +92,7 @@ impl Command {
             Self::Tool(ToolVerb::Run(command)) => command.run().await,
             Self::Tool(ToolVerb::List(command)) => command.run().await,
 
+            Self::Policy(command) => command.run().await,
             Self::Config(command) => command.run(&mut std::io::stdout()).map_err(unwritten),
             Self::Doctor(command) => command.run().await,
         }

@@ -157,7 +157,11 @@ impl Gateway {
                 tracing::error!(call_id = %call.id, %error, "an outcome could not be made durable; trying on");
                 self.keep_trying(&record, outcome.clone());
                 // Not what happened, but all that can be vouched for.
-                Err(if record.is_committed() { CallError::Interrupted { may_have_run: true } } else { CallError::LedgerUnavailable })
+                Err(if record.is_committed() {
+                    CallError::Interrupted { may_have_run: true }
+                } else {
+                    CallError::LedgerUnavailable
+                })
             }
         };
         drop(span);
@@ -244,7 +248,12 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`call`](Self::call).
-    pub async fn follow(&self, caller: &Caller, id: CallId, after: Option<u64>) -> Result<BoxStream<'static, (u64, CallEvent)>, CallError> {
+    pub async fn follow(
+        &self,
+        caller: &Caller,
+        id: CallId,
+        after: Option<u64>,
+    ) -> Result<BoxStream<'static, (u64, CallEvent)>, CallError> {
         if let Some(live) = self.live.get(caller, id) {
             return Ok(live.follow(after));
         }
@@ -289,4 +298,3 @@ fn internal(error: crate::store::StoreError) -> CallError {
     tracing::error!(%error, "the store could not be read");
     CallError::Internal
 }
-

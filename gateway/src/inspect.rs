@@ -45,7 +45,9 @@ impl Redactor {
 
     /// `text` without them.
     pub fn text(&self, text: String) -> String {
-        self.0.iter().fold(text, |text, hidden| if text.contains(hidden.as_str()) { text.replace(hidden, REDACTED) } else { text })
+        self.0
+            .iter()
+            .fold(text, |text, hidden| if text.contains(hidden.as_str()) { text.replace(hidden, REDACTED) } else { text })
     }
 
     fn value(&self, value: &mut Value) {
@@ -112,7 +114,9 @@ pub fn inspect(tool: &Tool, obligations: &Obligations, redactor: &Redactor, repo
         Exit::Canceled => return Err(CallError::Canceled { may_have_run: true }),
         Exit::Code(code) => (format!("code {code}"), format!("the tool exited with code {code}")),
         Exit::Signal(signal) => (format!("signal {signal}"), format!("the tool was ended by signal {signal}")),
-        Exit::OutOfMemory => ("out of memory".into(), format!("the tool was killed at its memory ceiling of {}", executor.memory)),
+        Exit::OutOfMemory => {
+            ("out of memory".into(), format!("the tool was killed at its memory ceiling of {}", executor.memory))
+        }
         Exit::OutputLimit => {
             let limit = obligations.output_limit.unwrap_or(executor.output_limit);
             ("output limit".into(), format!("the tool was killed for writing more than its output limit of {limit}"))
@@ -120,7 +124,8 @@ pub fn inspect(tool: &Tool, obligations: &Obligations, redactor: &Redactor, repo
         Exit::NotStarted => ("not started".into(), "the tool's program could not be started".into()),
     };
     let (exit, message) = failure;
-    let said = matches!(report.exit, Exit::Code(_)).then(|| parse(&report.stdout).ok()).flatten().filter(|value| !value.is_null());
+    let said =
+        matches!(report.exit, Exit::Code(_)).then(|| parse(&report.stdout).ok()).flatten().filter(|value| !value.is_null());
     let exhausted: Vec<_> = report.exhausted.iter().collect();
     let mut result = match (said, exhausted.is_empty()) {
         (Some(said), true) => said,

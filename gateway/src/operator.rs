@@ -12,9 +12,7 @@ use secrecy::ExposeSecret;
 use crate::caller::{Agent, AgentError};
 use crate::catalog::Tool;
 use crate::gateway::Gateway;
-use crate::http::admin::{
-    Admin, AdminError, AgentRequest, AgentView, GenerationView, NewAgent, SandboxCounts, ToolStatus,
-};
+use crate::http::admin::{Admin, AdminError, AgentRequest, AgentView, GenerationView, NewAgent, SandboxCounts, ToolStatus};
 use crate::http::observability::Vitals;
 use crate::store::StoreError;
 
@@ -104,7 +102,11 @@ impl Admin for Operator {
 
     async fn set_suspended(&self, name: &str, suspended: bool) -> Result<AgentView, AdminError> {
         let callers = &self.gateway.callers;
-        if suspended { callers.suspend(name).await? } else { callers.resume(name).await? }
+        if suspended {
+            callers.suspend(name).await?
+        } else {
+            callers.resume(name).await?
+        }
         self.find(name).await
     }
 

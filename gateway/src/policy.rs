@@ -193,7 +193,12 @@ impl Policy {
     }
 
     /// Which of `tools` this caller may see: one evaluation, whatever their number. Undefined shows all, an error none.
-    pub fn visible<'a>(&self, caller: &Caller, now: OffsetDateTime, tools: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    pub fn visible<'a>(
+        &self,
+        caller: &Caller,
+        now: OffsetDateTime,
+        tools: impl IntoIterator<Item = &'a str>,
+    ) -> BTreeSet<&'a str> {
         let shown = PolicyInput::of_view(caller, now, &self.clock, &self.environment).and_then(|input| match &self.engine {
             Engine::Source(policy) => policy.visible(&input),
             Engine::Bundle(policy) => policy.visible(&input),

@@ -117,11 +117,6 @@ impl Record {
         self.committed
     }
 
-    /// What was asked for, for the log line.
-    pub const fn asked(&self) -> &Intent {
-        &self.intent
-    }
-
     /// The true status: a hidden tool counts as refused, whatever the wire showed.
     pub fn true_status(&self, end: &Result<Inspected, CallError>) -> u16 {
         match end {

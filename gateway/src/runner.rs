@@ -78,10 +78,9 @@ impl Runner {
 fn order(permit: Permit, spec: SandboxSpec, id: CallId, traceparent: String) -> Result<Order, CallError> {
     let (tool, arguments, obligations) = permit.spend();
     let executor = &tool.definition.executor;
-    let command = tool.command_line(&arguments).map_err(|violation| CallError::InvalidArguments {
-        tool: tool.definition.name.clone(),
-        violations: vec![violation],
-    })?;
+    let command = tool
+        .command_line(&arguments)
+        .map_err(|violation| CallError::InvalidArguments { tool: tool.definition.name.clone(), violations: vec![violation] })?;
     let key = WireKey::generate().map_err(|error| {
         tracing::error!(call_id = %id, %error, "the operating system gave no randomness");
         CallError::Internal

@@ -148,7 +148,13 @@ impl Serving {
         Ok(serving)
     }
 
-    fn open(&self, agents_listener: impl Listener, observability_listener: impl Listener, admin_socket: socket::OperatorSocket, config: &Config) {
+    fn open(
+        &self,
+        agents_listener: impl Listener,
+        observability_listener: impl Listener,
+        admin_socket: socket::OperatorSocket,
+        config: &Config,
+    ) {
         let bodies = BodyLimits { bytes: usize::try_from(config.limits.body.0).unwrap_or(usize::MAX), ..BodyLimits::default() };
         let agents_door = agents::layers(agents::routes(self.gateway.clone(), bodies), self.gateway.clone());
         let limits = ConnectionLimits {
@@ -233,7 +239,9 @@ async fn dispatcher(config: &Config, store: &Arc<Store>) -> Result<Arc<Dispatche
             }
             // What the last run left on an engine that is away is reaped when it is back.
             Err(_) if left => backends.push(docker),
-            Err(error) => tracing::info!(%error, "no Docker engine answers; Docker tools are answered with 503 until a restart with one"),
+            Err(error) => {
+                tracing::info!(%error, "no Docker engine answers; Docker tools are answered with 503 until a restart with one")
+            }
         }
     }
     let ledger: Arc<dyn SandboxLedger> = store.clone();

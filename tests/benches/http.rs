@@ -22,7 +22,8 @@ fn main() {
 
 /// The baseline: parses JSON, answers with it.
 async fn echo() {
-    let app = axum::Router::new().route("/v1/calls", axum::routing::post(async |axum::Json(body): axum::Json<Value>| axum::Json(body)));
+    let app =
+        axum::Router::new().route("/v1/calls", axum::routing::post(async |axum::Json(body): axum::Json<Value>| axum::Json(body)));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("{}", listener.local_addr().unwrap());
     axum::serve(listener, app).await.unwrap();

@@ -66,7 +66,12 @@ async fn a_hundred_megabytes_are_refused_early() {
     let before = mayfly.resident();
     let chunk = bytes::Bytes::from(vec![b' '; 1 << 20]);
     let chunks = futures_util::stream::iter((0..100).map(move |_| Ok::<_, std::io::Error>(chunk.clone())));
-    let sent = ann.request("POST", "/v1/calls").header("Content-Type", "application/json").body(reqwest::Body::wrap_stream(chunks)).send().await;
+    let sent = ann
+        .request("POST", "/v1/calls")
+        .header("Content-Type", "application/json")
+        .body(reqwest::Body::wrap_stream(chunks))
+        .send()
+        .await;
     // Refused while it is still being sent: an answer, or a connection that ends under the sender.
     assert!(sent.map_or(true, |answer| answer.status() == 413), "a long body is refused");
     assert_eq!(raw(&ann, vec![b' '; 3 << 20]).await.status, 413);
@@ -82,7 +87,9 @@ async fn names_and_headers_that_nobody_should_send() {
         let answer = ann.call(name, json!({})).await;
         assert!([404, 422].contains(&answer.status), "{name:?}: {answer:?}");
     }
-    for path in ["/v1/tools/..%2f..%2fetc/calls", "/v1/tools/%00/calls", "/v1/tools/%ff/calls", "/v1/calls/not-an-id", "/v1/calls/..%2f"] {
+    for path in
+        ["/v1/tools/..%2f..%2fetc/calls", "/v1/tools/%00/calls", "/v1/tools/%ff/calls", "/v1/calls/not-an-id", "/v1/calls/..%2f"]
+    {
         let answer = ann.send(ann.request("GET", path)).await;
         assert!((400..=405).contains(&answer.status), "{path}: {answer:?}");
         assert_eq!(answer.headers["content-type"], "application/problem+json", "{path}");
@@ -108,7 +115,9 @@ async fn the_openapi_document_names_every_path() {
     let document = ann.send(ann.request("GET", "/openapi.json")).await.body;
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
-    for path in ["/v1/calls", "/v1/calls/{id}", "/v1/calls/{id}/events", "/v1/tools", "/v1/tools/{name}", "/v1/tools/{name}/calls"] {
+    for path in
+        ["/v1/calls", "/v1/calls/{id}", "/v1/calls/{id}/events", "/v1/tools", "/v1/tools/{name}", "/v1/tools/{name}/calls"]
+    {
         assert!(paths.iter().any(|p| *p == path), "{path} is not in {paths:?}");
     }
     assert_ne!(document["components"]["schemas"], Value::Null);

@@ -41,7 +41,8 @@ async fn the_published_flat_form_and_the_name_in_the_path_are_the_same_call() {
     let ann = mayfly.agent("ann");
     let flat = ann.send(ann.request("POST", "/v1/calls").json(&json!({"tool": "echo", "text": "a", "task_id": "t1"}))).await;
     assert_eq!((flat.status, &flat.body["result"]), (200, &json!({"text": "a"})), "{flat:?}");
-    let path = ann.send(ann.request("POST", "/v1/tools/echo/calls").json(&json!({"arguments": {"text": "b"}, "task_id": "t1"}))).await;
+    let path =
+        ann.send(ann.request("POST", "/v1/tools/echo/calls").json(&json!({"arguments": {"text": "b"}, "task_id": "t1"}))).await;
     assert_eq!((path.status, &path.body["result"]), (200, &json!({"text": "b"})), "{path:?}");
     let other = ann.send(ann.request("POST", "/v1/tools/echo/calls").json(&json!({"tool": "spin", "arguments": {}}))).await;
     assert_eq!(other.status, 422, "a name in the body that differs from the path's: {other:?}");

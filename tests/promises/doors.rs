@@ -16,8 +16,17 @@ async fn every_path_and_method_asks_who_is_there() {
     let mayfly = setup().start();
     let http = client();
     let id = uuid::Uuid::now_v7();
-    let paths =
-        ["/", "/v1/calls", "/v1/tools", "/v1/tools/echo", "/v1/tools/echo/calls", "/openapi.json", "/metrics", "/healthz", "/nothing"];
+    let paths = [
+        "/",
+        "/v1/calls",
+        "/v1/tools",
+        "/v1/tools/echo",
+        "/v1/tools/echo/calls",
+        "/openapi.json",
+        "/metrics",
+        "/healthz",
+        "/nothing",
+    ];
     let with_id = ["", "/events", "/trace"].map(|tail| format!("/v1/calls/{id}{tail}"));
     for path in paths.iter().map(ToString::to_string).chain(with_id) {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"] {
@@ -72,9 +81,15 @@ async fn an_id_is_not_a_capability() {
 async fn the_observability_listener_shows_three_things_and_nothing_else() {
     let mayfly = setup().start();
     let http = client();
-    for (path, status) in
-        [("/metrics", 200), ("/healthz", 200), ("/readyz", 200), ("/", 404), ("/v1/tools", 404), ("/admin/v1/agents", 404), ("/debug", 404)]
-    {
+    for (path, status) in [
+        ("/metrics", 200),
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/", 404),
+        ("/v1/tools", 404),
+        ("/admin/v1/agents", 404),
+        ("/debug", 404),
+    ] {
         assert_eq!(http.get(format!("{}{path}", mayfly.observability)).send().await.unwrap().status(), status, "{path}");
     }
 }

@@ -16,7 +16,10 @@ const FLOOD: &str = r#"(module
 
 #[tokio::test]
 async fn memory_and_output() {
-    let mayfly = Setup::new().tool("hog", &tools::yaml("hog", ""), Some(HOG)).tool("flood", &tools::yaml("flood", ""), Some(FLOOD)).start();
+    let mayfly = Setup::new()
+        .tool("hog", &tools::yaml("hog", ""), Some(HOG))
+        .tool("flood", &tools::yaml("flood", ""), Some(FLOOD))
+        .start();
     let ann = mayfly.agent("ann");
     let hog = ann.call("hog", json!({})).await;
     assert_eq!((hog.status, &hog.body["state"], &hog.body["is_error"]), (200, &json!("failed"), &json!(true)), "{hog:?}");

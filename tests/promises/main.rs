@@ -5,6 +5,7 @@ mod bad_input;
 mod calls;
 mod cancel;
 mod crash;
+mod docker;
 mod doors;
 mod drain;
 mod events;

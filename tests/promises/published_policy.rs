@@ -63,9 +63,7 @@ async fn it_runs_unchanged_and_nothing_slips_through() {
     std::fs::write(setup.dir.path().join("policy/data.json"), r#"{"authorized_agents": ["ann"]}"#).unwrap();
     let mayfly = setup.start();
     let (ann, bob) = (mayfly.agent("ann"), mayfly.agent("bob"));
-    let arguments = |verb: &str, kind: &str, namespace: &str, replicas: serde_json::Value| {
-        json!({"verb": verb, "kind": kind, "namespace": namespace, "desired_replicas": replicas})
-    };
+    let arguments = |verb: &str, kind: &str, namespace: &str, replicas: serde_json::Value| json!({"verb": verb, "kind": kind, "namespace": namespace, "desired_replicas": replicas});
     let cases = [
         ("get", "deployment", "staging", json!(0), 200),
         ("get", "deployment", "production", json!(0), 403),
@@ -93,7 +91,10 @@ async fn it_runs_unchanged_and_nothing_slips_through() {
 fn a_tool_that_would_let_them_through_is_refused_by_the_check() {
     let setup = Setup::new();
     for (sound, loose) in [
-        ("desired_replicas: { type: integer, minimum: 0, maximum: 100 }", "desired_replicas: { type: [integer, 'null'], minimum: 0, maximum: 100 }"),
+        (
+            "desired_replicas: { type: integer, minimum: 0, maximum: 100 }",
+            "desired_replicas: { type: [integer, 'null'], minimum: 0, maximum: 100 }",
+        ),
         ("desired_replicas: { type: integer, minimum: 0, maximum: 100 }", "desired_replicas: { type: integer }"),
         ("namespace, desired_replicas]", "namespace]"),
         ("namespace: { enum: [staging, production] }", "namespace: {}"),

@@ -54,8 +54,13 @@ async fn tools_come_change_and_go() {
 fn a_gateway_does_not_start_on_a_broken_policy() {
     let setup = Setup::new().policy("package agent.authz\nallow if");
     let config = setup.dir.path().join("mayfly.json");
-    std::fs::write(&config, json!({"policy": {"path": setup.dir.path().join("policy")}, "tools": [setup.dir.path().join("tools")],
-        "data_dir": setup.dir.path().join("data"), "listen": "127.0.0.1:0", "observability_listen": "127.0.0.1:0"}).to_string()).unwrap();
+    std::fs::write(
+        &config,
+        json!({"policy": {"path": setup.dir.path().join("policy")}, "tools": [setup.dir.path().join("tools")],
+        "data_dir": setup.dir.path().join("data"), "listen": "127.0.0.1:0", "observability_listen": "127.0.0.1:0"})
+        .to_string(),
+    )
+    .unwrap();
     let (code, _, err) = mayfly_tests::harness::cli(&["serve", "--config", config.to_str().unwrap()]);
     assert_ne!(code, 0);
     assert!(err.contains("authz.rego"), "{err}");

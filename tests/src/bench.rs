@@ -81,7 +81,17 @@ impl Figure {
             Aim::None => (String::new(), None),
         };
         let (ours_p50, ours_p99, baseline_p50) = (round(ours.p50), round(ours.p99), round(baseline.1.p50));
-        Self { name: name.into(), unit, ours_p50, ours_p99, baseline: baseline.0.into(), baseline_p50, ratio: round(ratio), aim, met }
+        Self {
+            name: name.into(),
+            unit,
+            ours_p50,
+            ours_p99,
+            baseline: baseline.0.into(),
+            baseline_p50,
+            ratio: round(ratio),
+            aim,
+            met,
+        }
     }
 }
 

@@ -131,7 +131,8 @@ impl Setup {
     pub fn start(self) -> Mayfly {
         let file = self.dir.path().join("mayfly.json");
         std::fs::write(&file, self.config.to_string()).expect("the configuration");
-        let mut mayfly = Mayfly { setup: self, child: None, url: String::new(), observability: String::new(), log: Default::default() };
+        let mut mayfly =
+            Mayfly { setup: self, child: None, url: String::new(), observability: String::new(), log: Default::default() };
         mayfly.launch();
         mayfly
     }
@@ -254,9 +255,12 @@ impl Mayfly {
 
     /// The value of a metric line that starts with `name`, summed over its labels that contain `labels`.
     pub async fn metric(&self, name: &str, labels: &str) -> f64 {
-        let text = client().get(format!("{}/metrics", self.observability)).send().await.expect("metrics").text().await.expect("text");
+        let text =
+            client().get(format!("{}/metrics", self.observability)).send().await.expect("metrics").text().await.expect("text");
         text.lines()
-            .filter(|line| line.starts_with(name) && line.contains(labels) && matches!(line.as_bytes().get(name.len()), Some(b'{' | b' ')))
+            .filter(|line| {
+                line.starts_with(name) && line.contains(labels) && matches!(line.as_bytes().get(name.len()), Some(b'{' | b' '))
+            })
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }

@@ -56,7 +56,9 @@ fn complete(buffer: &[u8]) -> bool {
     let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
     let head = std::str::from_utf8(&buffer[..end]).expect("a head");
     assert!(head.starts_with("HTTP/1.1 200"), "not a 200: {}", String::from_utf8_lossy(buffer));
-    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(|n| n.trim().parse::<usize>()));
+    let length = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(|n| n.trim().parse::<usize>()));
     buffer.len() >= end + 4 + length.expect("a Content-Length").expect("a number")
 }
 

@@ -119,6 +119,15 @@ impl Host for Listener {
     }
 }
 
+/// What the tool sees of `paths` from inside.
+pub(crate) async fn show(backend: &DockerBackend, spec: &SandboxSpec, paths: &[&str]) -> String {
+    let id = SandboxId::generate();
+    let sandbox = backend.start(id, spec).await.unwrap();
+    let report = sandbox.invoke(invocation(&[&["/tool", "show"], paths].concat()), &Listener::default()).await;
+    backend.destroy(id).await.unwrap();
+    String::from_utf8(report.unwrap().stdout.to_vec()).unwrap()
+}
+
 /// Whether the container runs and its exit code; `None` if there is none.
 pub(crate) async fn inspect(docker: &Docker, id: SandboxId) -> Option<(bool, i64)> {
     let state = docker.inspect_container(&container_name(id), None).await.ok()?.state?;

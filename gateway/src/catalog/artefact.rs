@@ -119,14 +119,39 @@ pub(super) fn image(folder: &Path, image: &str) -> Result<Source, Unavailable> {
     }
 }
 
-/// The real folder behind a mount's source.
-pub(super) fn mount_source(source: &Path) -> Result<PathBuf, Unavailable> {
-    source.canonicalize().map_err(|e| Unavailable(format!("the mount source {} is not there ({e})", source.display())))
+/// The real folder behind a mount's source, if the operator allows it or one around it. What counts is where the path leads
+/// once links are followed.
+pub(super) fn mount_source(source: &Path, allowed: &[PathBuf]) -> Result<PathBuf, Unavailable> {
+    let refused =
+        || Unavailable(format!("{} is not among the operator's `allowed_mounts`; add it to the configuration", source.display()));
+    if !allowed.iter().any(|allowed| source.starts_with(allowed)) {
+        return Err(refused());
+    }
+    let real =
+        source.canonicalize().map_err(|e| Unavailable(format!("the mount source {} is not there ({e})", source.display())))?;
+    let inside = allowed.iter().filter_map(|allowed| allowed.canonicalize().ok()).any(|allowed| real.starts_with(allowed));
+    if inside { Ok(real) } else { Err(refused()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_the_operator_allows_is_mounted_links_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let (open, shut) = (root.join("open"), root.join("shut"));
+        std::fs::create_dir_all(open.join("inside")).unwrap();
+        std::fs::create_dir(&shut).unwrap();
+        std::os::unix::fs::symlink(&shut, open.join("link")).unwrap();
+        let allowed = [open.clone()];
+        assert_eq!(mount_source(&open.join("inside"), &allowed), Ok(open.join("inside")));
+        for refused in [shut, open.join("link"), root] {
+            assert!(mount_source(&refused, &allowed).unwrap_err().0.contains("allowed_mounts"), "{refused:?}");
+        }
+        assert!(mount_source(&open.join("missing"), &allowed).unwrap_err().0.contains("not there"));
+    }
 
     #[test]
     fn a_lock_comes_back_as_written_and_a_wrong_one_does_not_count() {

@@ -24,7 +24,7 @@ pub(super) use schema::validator;
 /// What the check goes by beside the definition itself.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Host folders of which tools may be shown a part.
+    /// Host folders of which tools may be shown a part; a tool that wants another is well-defined and cannot run here.
     pub allowed_mounts: Vec<PathBuf>,
     /// Today, for `review_by`.
     pub today: Date,
@@ -48,7 +48,7 @@ pub(super) fn check(document: &Document, rules: &Rules) -> (Option<Definition>, 
     problems.extend(schema::check(document));
     problems.extend(policy::check(document));
     problems.extend(command::check(document));
-    problems.extend(executor::check(document, rules));
+    problems.extend(executor::check(document));
     let mut definition = None;
     if shaped && !problems.iter().any(Problem::is_error) {
         match serde_json::from_value::<Definition>(document.value.clone()) {

@@ -68,7 +68,7 @@ impl Tool {
         let Some(definition) = definition.filter(|_| !problems.iter().any(Problem::is_error)) else {
             return (None, problems);
         };
-        match Self::build(folder, document, definition) {
+        match Self::build(folder, document, definition, rules) {
             Ok(tool) => (Some(tool), problems),
             Err(problem) => {
                 problems.push(problem);
@@ -77,7 +77,7 @@ impl Tool {
         }
     }
 
-    fn build(folder: &Path, document: &Document, mut definition: Definition) -> Result<Self, Problem> {
+    fn build(folder: &Path, document: &Document, mut definition: Definition, rules: &Rules) -> Result<Self, Problem> {
         definition.input_schema = schema::closed(&definition.input_schema);
         let compiled = |schema: &Value, at: &str| {
             validator(schema)
@@ -96,7 +96,7 @@ impl Tool {
             (None, Some(image)) => artefact::image(folder, image),
             (None, None) => return Err(document.error("/executor", "names nothing to run", "`module` or `image`")),
         };
-        let spec = source.and_then(|source| sandbox(&definition, source));
+        let spec = source.and_then(|source| sandbox(&definition, source, rules));
         let digest = digest(&definition, &spec);
         Ok(Self { definition, digest, spec, input, output })
     }
@@ -193,13 +193,13 @@ fn absent(pointer: &str) -> Violation {
     Violation { pointer: pointer.to_owned(), detail: "is required".to_owned() }
 }
 
-fn sandbox(definition: &Definition, source: Source) -> Result<SandboxSpec, Unavailable> {
+fn sandbox(definition: &Definition, source: Source, rules: &Rules) -> Result<SandboxSpec, Unavailable> {
     let executor = &definition.executor;
     let container = executor.backend == BackendKind::Docker;
     let half = ByteSize(executor.memory.0 / 2);
     let mut mounts = executor.mounts.clone();
     for mount in &mut mounts {
-        mount.source = artefact::mount_source(&mount.source)?;
+        mount.source = artefact::mount_source(&mount.source, &rules.allowed_mounts)?;
     }
     Ok(SandboxSpec {
         source,

@@ -90,7 +90,7 @@ fn config(folder: &Path) -> Result<Config, Failure> {
     let mut config = Config::load(None).map_err(broken)?;
     config.wasm.cache_dir = Some(config.wasm_cache());
     config.data_dir = folder.join("data");
-    config.tools = TOOLS.map(PathBuf::from).to_vec();
+    config.tools = vec![PathBuf::from("images")];
     config.docker.enabled = Enabled::Never;
     config.listen.set_port(0);
     config.observability_listen.set_port(0);

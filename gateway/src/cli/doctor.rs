@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use mayfly_executor::Backend;
 use mayfly_executor::InstanceId;
 use mayfly_executor::docker::{DockerBackend, DockerConfig};
 use mayfly_executor::wasm::{WasmBackend, WasmConfig};
-use mayfly_executor::Backend;
 use uuid::Uuid;
 
 use super::{Exit, Failure};
@@ -84,8 +84,14 @@ fn targets() -> Finding {
     let output = Command::new("rustup").args(["target", "list", "--installed"]).output();
     let installed = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
     let missing: Vec<_> = ["wasm32-wasip1", "wasm32-wasip2"].into_iter().filter(|target| !installed.contains(target)).collect();
-    let state = if missing.is_empty() { Ok("wasm tools can be built".into()) } else { Err(format!("{} missing", missing.join(", "))) };
-    Finding { subject: "Rust targets", state, remedy: "`mayfly tool build` adds them with rustup when it needs them", vital: false }
+    let state =
+        if missing.is_empty() { Ok("wasm tools can be built".into()) } else { Err(format!("{} missing", missing.join(", "))) };
+    Finding {
+        subject: "Rust targets",
+        state,
+        remedy: "`mayfly tool build` adds them with rustup when it needs them",
+        vital: false,
+    }
 }
 
 fn executor() -> Finding {

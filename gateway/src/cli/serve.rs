@@ -67,7 +67,8 @@ const fn format(configured: ConfiguredFormat) -> LogFormat {
 
 /// Loopback, whatever is configured, and a store that goes away.
 fn develop(config: &mut Config) -> Result<tempfile::TempDir, Failure> {
-    let folder = tempfile::tempdir().map_err(|e| Failure::new(Exit::Unreachable, format!("no folder for a throw-away store: {e}")))?;
+    let folder =
+        tempfile::tempdir().map_err(|e| Failure::new(Exit::Unreachable, format!("no folder for a throw-away store: {e}")))?;
     let cache = config.wasm_cache();
     config.wasm.cache_dir = Some(cache);
     config.data_dir = folder.path().join("data");

@@ -48,8 +48,7 @@ impl BundlePolicy {
         config.epoch_interruption(true);
         let engine = Engine::new(&config).map_err(|error| failed(&error))?;
         let bytes = contents.wasm.as_deref().unwrap_or_default();
-        let module =
-            Module::new(&engine, bytes).map_err(|error| failed(&format!("is not a WebAssembly module: {error}")))?;
+        let module = Module::new(&engine, bytes).map_err(|error| failed(&format!("is not a WebAssembly module: {error}")))?;
         start_ticking(&engine).map_err(|error| failed(&error))?;
         let builtins = builtins(&engine, &module).map_err(|error| failed(&format!("is not an OPA policy: {error}")))?;
         let refused: Vec<Problem> = builtins
@@ -93,7 +92,8 @@ impl BundlePolicy {
         let mut instance = taken.map_or_else(|| self.instance(), Ok).map_err(PolicyError::Evaluation)?;
         let started = Instant::now();
         instance.store.set_epoch_deadline(ticks(self.time_limit));
-        let answer = instance.policy.evaluate::<_, Vec<BTreeMap<String, Value>>, _>(&mut instance.store, &self.entrypoint, &input.0);
+        let answer =
+            instance.policy.evaluate::<_, Vec<BTreeMap<String, Value>>, _>(&mut instance.store, &self.entrypoint, &input.0);
         // An instance that failed is not used again.
         let answer = at_once(answer).map_err(|error| match started.elapsed() >= self.time_limit {
             true => PolicyError::TimeLimit(self.time_limit),

@@ -16,7 +16,6 @@ use regorus::rvm::{Instruction, RegoVM};
 use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{CompiledPolicy, Value};
 
-use super::source::RULES;
 use super::syntax::{self, Rules};
 
 /// Instructions of the machine between two looks at the clock.
@@ -25,27 +24,28 @@ const STEPS: NonZeroU32 = match NonZeroU32::new(256) {
     None => NonZeroU32::MIN,
 };
 
-/// A program, its data, and which of the four rules it has.
+/// A program, its data, and which of the rules asked for it has.
 pub(super) struct Fast {
     program: Arc<Program>,
     policy: CompiledPolicy,
     data: Value,
-    entries: [Option<usize>; 4],
+    entries: Vec<Option<usize>>,
     time_limit: Duration,
 }
 
 impl Fast {
-    /// The program of `package`, or why there is none.
+    /// The program that answers the rules `asked` of `package`, or why there is none.
     pub(super) fn compile(
         policy: &CompiledPolicy,
         package: &str,
+        asked: &[&str],
         rules: &Rules,
         data: Value,
         time_limit: Duration,
     ) -> Result<Self, String> {
         let mut paths = Vec::new();
-        let mut entries = [None; 4];
-        for (entry, name) in entries.iter_mut().zip(RULES) {
+        let mut entries = vec![None; asked.len()];
+        for (entry, name) in entries.iter_mut().zip(asked) {
             let path = format!("data.{package}.{name}");
             let below = |other: &String| other.strip_prefix(&path).is_some_and(|rest| rest.starts_with(['.', '[']));
             if policy.get_rules().keys().any(below) || rules.all.iter().any(|rule| rule.package.starts_with(&path[5..])) {
@@ -72,30 +72,23 @@ impl Fast {
         machine.set_data(self.data.clone()).map_err(|error| error.to_string())?;
         machine.set_max_instructions(usize::MAX);
         machine.set_execution_timer_config(Some(ExecutionTimerConfig { limit: self.time_limit, check_interval: STEPS }));
-        Ok(Machine { machine, entries: self.entries })
+        Ok(Machine { machine, entries: self.entries.clone() })
     }
 }
 
 /// One machine: used by one question at a time.
 pub(super) struct Machine {
     machine: RegoVM,
-    entries: [Option<usize>; 4],
+    entries: Vec<Option<usize>>,
 }
 
 impl Machine {
-    /// The values of the four rules, in their order.
-    pub(super) fn ask(&mut self, input: Value) -> Result<[Value; 4], impl std::fmt::Display + use<>> {
+    /// The values of the rules asked for, in their order; undefined for one that does not exist.
+    pub(super) fn ask(&mut self, input: Value) -> Result<Vec<Value>, impl std::fmt::Display + use<>> {
         self.machine.set_input(input);
-        let mut answer = [const { Value::Undefined }; 4];
-        for (value, entry) in answer.iter_mut().zip(self.entries) {
-            if let Some(entry) = entry {
-                match self.machine.execute_entry_point_by_index(entry) {
-                    Ok(result) => *value = result,
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(answer)
+        let machine = &mut self.machine;
+        let ask = |entry: &Option<usize>| entry.map_or(Ok(Value::Undefined), |entry| machine.execute_entry_point_by_index(entry));
+        self.entries.iter().map(ask).collect::<Result<Vec<Value>, _>>()
     }
 }
 
@@ -170,7 +163,8 @@ fn is_single_valued(program: &Program, rule: &RuleInfo) -> bool {
             let bodies: Vec<&[Instruction]> = rule.definitions.iter().flatten().map(|start| body(program, *start)).collect();
             let constants: Vec<Option<Value>> = bodies.iter().map(|body| constant(program, body, rule.result_reg)).collect();
             let agree = constants.windows(2).all(|pair| matches!(pair, [one, other] if one == other));
-            let only = bodies.len() <= 1 && !bodies.iter().flat_map(|body| body.iter()).any(|i| matches!(i, Instruction::LoopStart { .. }));
+            let only = bodies.len() <= 1
+                && !bodies.iter().flat_map(|body| body.iter()).any(|i| matches!(i, Instruction::LoopStart { .. }));
             only || (agree && constants.iter().all(Option::is_some))
         }
     }
@@ -189,7 +183,9 @@ fn constant(program: &Program, body: &[Instruction], result: u8) -> Option<Value
         _ => None,
     });
     let only = writes.next()??;
-    let elsewhere = body.iter().any(|instruction| !matches!(instruction, Instruction::Move { .. }) && writes_to(program, instruction, result));
+    let elsewhere = body
+        .iter()
+        .any(|instruction| !matches!(instruction, Instruction::Move { .. }) && writes_to(program, instruction, result));
     (writes.next().is_none() && !elsewhere).then_some(only)
 }
 

@@ -10,8 +10,12 @@ use super::syntax::Rule;
 
 /// `file:line: name` of every rule of the four that fired for this input, in the order they are written.
 pub(super) fn fired(policy: &SourcePolicy, input: &Value) -> Vec<String> {
-    let mut asked: Vec<&Rule> =
-        policy.rules.all.iter().filter(|rule| !rule.is_default && RULES.iter().any(|name| rule.is(&policy.package, name))).collect();
+    let mut asked: Vec<&Rule> = policy
+        .rules
+        .all
+        .iter()
+        .filter(|rule| !rule.is_default && RULES.iter().any(|name| rule.is(&policy.package, name)))
+        .collect();
     asked.sort_by_key(|rule| (&rule.file, rule.line));
     let fired = asked.into_iter().filter(|rule| alone(policy, rule, input).is_some_and(|value| says_something(&value)));
     fired.map(|rule| format!("{}:{}: {}", rule.file, rule.line, rule.name)).collect()

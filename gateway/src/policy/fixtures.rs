@@ -5,16 +5,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use time::macros::datetime;
 
 use super::{Policy, PolicyLoadError, PolicySettings, Question};
 use crate::caller::Caller;
-use crate::catalog::definition::{Classifier, Definition, Executor, Limits, Tier};
-use crate::catalog::{Arguments, Tool, Unavailable};
-use mayfly_executor::BackendKind;
-use mayfly_executor::spec::ByteSize;
+use crate::catalog::definition::Definition;
+use crate::catalog::{self, Arguments, Tool};
 
 /// `policies/` of the repository.
 pub(super) fn policies() -> PathBuf {
@@ -91,48 +89,33 @@ pub(super) fn build(folder: &Path, entrypoint: &str) -> Option<Built> {
     Some(built)
 }
 
+const LOOK: &str = "format: 1
+name: look
+version: 1.2.3
+description: Looks.
+tier: free
+justification: It only looks.
+review_by: 2999-01-01
+action: get
+resource: thing
+input_schema: {type: object}
+executor: {backend: wasm, module: look.wasm, timeout: 10s, memory: 64Mi, output_limit: 1Mi}
+";
+
 /// A wasm tool `look` of tier free: action `get`, resource `thing`, no network.
 pub(super) fn tool(change: impl FnOnce(&mut Definition)) -> Arc<Tool> {
-    let mut definition = Definition {
-        format: 1,
-        name: "look".to_owned(),
-        version: "1.2.3".to_owned(),
-        description: "Looks.".to_owned(),
-        tier: Tier::Free,
-        justification: "It only looks.".to_owned(),
-        review_by: "2027-01-01".to_owned(),
-        action: Classifier::Constant("get".to_owned()),
-        resource: Classifier::Constant("thing".to_owned()),
-        input_schema: json!({"type": "object"}),
-        output_schema: None,
-        policy_input: [].into(),
-        executor: Executor {
-            backend: BackendKind::Wasm,
-            module: None,
-            image: None,
-            command: Vec::new(),
-            timeout: Duration::from_secs(10),
-            memory: ByteSize::mebibytes(64),
-            cpu: None,
-            output_limit: ByteSize::mebibytes(1),
-            network: Vec::new(),
-            mounts: Vec::new(),
-            scratch: None,
-            pids: None,
-        },
-        limits: Limits::default(),
-        expose_logs: false,
-    };
-    change(&mut definition);
-    Arc::new(Tool { definition, digest: String::new(), spec: Err(Unavailable("is a fixture".to_owned())) })
+    let mut tool = catalog::fixture::tool(LOOK);
+    change(&mut tool.definition);
+    Arc::new(tool)
 }
 
 /// `ada-bot`, acting for `ada`, calls a tool with these arguments.
 pub(super) fn question(tool: Arc<Tool>, arguments: Value) -> Question {
+    let value = Arc::new(arguments);
     Question {
-        caller: Arc::new(Caller::fixture("ada-bot", Some("ada"), &["desk"])),
+        caller: Arc::new(Caller::delegate("ada-bot", "ada", &["desk"])),
         tool,
-        arguments: Arguments { bytes: arguments.to_string().into(), redacted: arguments.clone(), value: arguments },
+        arguments: Arguments { bytes: value.to_string().into(), redacted: Arc::clone(&value), value },
         task_id: Some("task-1".to_owned()),
         now: datetime!(2027-03-01 14:05:00 UTC),
     }

@@ -96,7 +96,10 @@ fn published() -> impl Strategy<Value = Value> {
         maybe(json!([10, 11, -5, null, "5", 9.5, [1]])),
     )
         .prop_map(|(agent, action, resource, namespace, replicas)| {
-            object(["agent_id", "action", "resource", "namespace", "desired_replicas"], [agent, action, resource, namespace, replicas])
+            object(
+                ["agent_id", "action", "resource", "namespace", "desired_replicas"],
+                [agent, action, resource, namespace, replicas],
+            )
         })
 }
 

@@ -18,7 +18,7 @@ const MOST_FILES: usize = 10_000;
 const MOST_FOLDERS: usize = 32;
 
 /// One thing that is wrong, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     /// The file, relative to the policy's folder or bundle.
     pub file: Option<String>,
@@ -94,7 +94,9 @@ impl Contents {
     pub(super) fn read(path: &Path, data: Option<&Path>) -> Result<Self, PolicyLoadError> {
         let shown = path.display();
         let metadata = std::fs::metadata(path).map_err(|error| PolicyLoadError {
-            problems: vec![Problem::general(format!("{shown}: {error}; name a folder of .rego files or an OPA bundle (.tar.gz)"))],
+            problems: vec![Problem::general(format!(
+                "{shown}: {error}; name a folder of .rego files or an OPA bundle (.tar.gz)"
+            ))],
             not_found: error.kind() == std::io::ErrorKind::NotFound,
         })?;
         let mut files = Files::default();
@@ -240,7 +242,8 @@ fn is_wanted(path: &Path) -> bool {
 
 fn document(file: &str, bytes: &[u8], is_json: bool) -> Result<Map<String, Value>, Problem> {
     let value = if is_json {
-        serde_json::from_slice(bytes).map_err(|error| Problem::at(file, u32::try_from(error.line()).unwrap_or(0), error.to_string()))?
+        serde_json::from_slice(bytes)
+            .map_err(|error| Problem::at(file, u32::try_from(error.line()).unwrap_or(0), error.to_string()))?
     } else {
         serde_saphyr::from_slice(bytes).map_err(|error| Problem::of(file, error.to_string()))?
     };
@@ -252,10 +255,13 @@ fn document(file: &str, bytes: &[u8], is_json: bool) -> Result<Map<String, Value
 
 /// Puts a document where its folder says. Two documents may share objects, never a value.
 fn place(data: &mut Map<String, Value>, path: &Path, file: &str, found: Map<String, Value>) -> Result<(), Problem> {
-    let folders = path.parent().into_iter().flat_map(Path::components).map(|part| part.as_os_str().to_string_lossy().into_owned());
-    let nested = folders.collect::<Vec<_>>().into_iter().rev().fold(Value::Object(found), |inner, folder| {
-        Value::Object(Map::from_iter([(folder, inner)]))
-    });
+    let folders =
+        path.parent().into_iter().flat_map(Path::components).map(|part| part.as_os_str().to_string_lossy().into_owned());
+    let nested = folders
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .fold(Value::Object(found), |inner, folder| Value::Object(Map::from_iter([(folder, inner)])));
     let Value::Object(nested) = nested else { return Ok(()) };
     merge(data, nested).map_err(|key| Problem::of(file, format!("`{key}` is given by two documents")))
 }
@@ -276,7 +282,8 @@ fn merge(into: &mut Map<String, Value>, from: Map<String, Value>) -> Result<(), 
 /// A package name is dotted words: it becomes part of queries.
 pub(super) fn check_package(name: &str) -> Result<(), PolicyLoadError> {
     let is_word = |word: &str| {
-        word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     };
     if name.split('.').all(is_word) && name.split('.').next() != Some("data") {
         return Ok(());

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::decision::{Isolation, Obligations};
 use crate::catalog::definition::Executor;
+use crate::units::parse_duration;
 
 /// Reads `obligations`; on error, the key that cannot be kept.
 pub(super) fn read(answer: Option<&Value>) -> Result<Obligations, String> {
@@ -68,13 +69,9 @@ fn set<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
     slot.is_some()
 }
 
-/// `500ms`, `5s`, `2m`, `1h`; never zero, which no tool could meet.
+/// Never zero, which no tool could meet.
 fn duration(text: &str) -> Option<Duration> {
-    const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-    let (digits, factor) = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let millis = is_number.then(|| digits.parse::<u64>().ok())??.checked_mul(*factor)?;
-    (millis > 0).then(|| Duration::from_millis(millis))
+    parse_duration(text).ok().filter(|duration| !duration.is_zero())
 }
 
 fn destinations(value: &Value) -> Option<BTreeSet<Destination>> {

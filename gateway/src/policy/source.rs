@@ -35,8 +35,8 @@ const QUESTION: &str = "mayfly.question";
 pub(super) struct SourcePolicy {
     interpreter: Engine,
     interpreters: Mutex<Vec<Engine>>,
-    fast: Option<Fast>,
-    machines: Mutex<Vec<Machine>>,
+    decision: Lane,
+    view: Lane,
     time_limit: Duration,
     pub(super) package: String,
     pub(super) sources: Vec<Source>,
@@ -60,21 +60,23 @@ impl SourcePolicy {
         engine.add_policy(QUESTION.to_owned(), question(package)).map_err(|error| failed(&error))?;
         let compiled =
             engine.compile_with_entrypoint(&format!("data.{QUESTION}.decision").into()).map_err(|error| failed(&error))?;
-        let (fast, why) = match Fast::compile(&compiled, package, &rules, data.clone(), time_limit) {
-            Ok(fast) => (Some(fast), None),
-            Err(why) => (None, Some(why)),
-        };
-        let mut notes: Vec<Problem> =
-            why.map(|why| Problem::general(format!("note: is interpreted, not compiled to bytecode: {why}"))).into_iter().collect();
+        let lane = |asked: &[&str]| Fast::compile(&compiled, package, asked, &rules, data.clone(), time_limit);
+        let (decision, why) = Lane::new(lane(&RULES));
+        let (view, _) = Lane::new(lane(&["visible"]));
+        let mut notes: Vec<Problem> = why
+            .map(|why| Problem::general(format!("note: is interpreted, not compiled to bytecode: {why}")))
+            .into_iter()
+            .collect();
         notes.extend(rules.shaky());
         if !rules.all.iter().any(|rule| rule.is(package, "allow") && !rule.is_default) {
-            notes.push(Problem::general(format!("note: no rule of package {package} is called `allow`, so every call is denied")));
+            notes
+                .push(Problem::general(format!("note: no rule of package {package} is called `allow`, so every call is denied")));
         }
         let policy = Self {
             interpreter: engine,
             interpreters: Mutex::default(),
-            fast,
-            machines: Mutex::default(),
+            decision,
+            view,
             time_limit,
             package: package.to_owned(),
             sources: contents.sources,
@@ -86,13 +88,13 @@ impl SourcePolicy {
 
     /// Whether the bytecode machine answers.
     pub(super) const fn is_compiled(&self) -> bool {
-        self.fast.is_some()
+        self.decision.fast.is_some()
     }
 
     pub(super) fn ask(&self, input: &PolicyInput) -> Result<Answer, PolicyError> {
         let input = regorus::Value::deserialize(&input.0).map_err(failed)?;
-        match &self.fast {
-            Some(fast) => self.ask_machine(fast, input),
+        match &self.decision.fast {
+            Some(fast) => self.ask_machine(fast, &self.decision.machines, input).and_then(|answer| answered(&answer)),
             None => self.ask_interpreter(input),
         }
     }
@@ -111,19 +113,29 @@ impl SourcePolicy {
     /// `visible`, or `None` where it is undefined.
     pub(super) fn visible(&self, input: &PolicyInput) -> Result<Option<Value>, PolicyError> {
         let input = regorus::Value::deserialize(&input.0).map_err(failed)?;
-        let answer = self.interpret(format!("data.{QUESTION}.visible"), input)?;
-        answer.as_array().map_err(failed)?.first().map_or(Ok(None), json)
+        let answer = match &self.view.fast {
+            Some(fast) => self.ask_machine(fast, &self.view.machines, input)?,
+            None => {
+                let answer = self.interpret(format!("data.{QUESTION}.visible"), input)?;
+                answer.as_array().map_err(failed)?.to_vec()
+            }
+        };
+        answer.first().map_or(Ok(None), json)
     }
 
-    fn ask_machine(&self, fast: &Fast, input: regorus::Value) -> Result<Answer, PolicyError> {
-        let taken = self.machines.lock().pop();
+    fn ask_machine(
+        &self,
+        fast: &Fast,
+        idle: &Mutex<Vec<Machine>>,
+        input: regorus::Value,
+    ) -> Result<Vec<regorus::Value>, PolicyError> {
+        let taken = idle.lock().pop();
         let mut machine = taken.map_or_else(|| fast.machine(), Ok).map_err(PolicyError::Evaluation)?;
         let started = Instant::now();
         let answer = machine.ask(input).map_err(|error| self.explained(started, error))?;
         // A machine that failed is not used again.
-        keep(&self.machines, machine);
-        let [allow, deny, approval, obligations] = answer;
-        Ok(Answer { allow: json(&allow)?, deny: json(&deny)?, approval: json(&approval)?, obligations: json(&obligations)? })
+        keep(idle, machine);
+        Ok(answer)
     }
 
     fn interpret(&self, rule: String, input: regorus::Value) -> Result<regorus::Value, PolicyError> {
@@ -142,6 +154,30 @@ impl SourcePolicy {
         }
         PolicyError::Evaluation(syntax::located(&error, "policy").to_string())
     }
+}
+
+/// A program and its machines, where there is one.
+#[derive(Default)]
+struct Lane {
+    fast: Option<Fast>,
+    machines: Mutex<Vec<Machine>>,
+}
+
+impl Lane {
+    fn new(compiled: Result<Fast, String>) -> (Self, Option<String>) {
+        match compiled {
+            Ok(fast) => (Self { fast: Some(fast), ..Self::default() }, None),
+            Err(why) => (Self::default(), Some(why)),
+        }
+    }
+}
+
+/// The four rules in their order.
+fn answered(values: &[regorus::Value]) -> Result<Answer, PolicyError> {
+    let [allow, deny, approval, obligations] = values else {
+        return Err(PolicyError::Evaluation("the machine answered another question".to_owned()));
+    };
+    Ok(Answer { allow: json(allow)?, deny: json(deny)?, approval: json(approval)?, obligations: json(obligations)? })
 }
 
 fn keep<T>(pool: &Mutex<Vec<T>>, engine: T) {

@@ -132,7 +132,9 @@ fn read(engine: &Engine) -> Result<Rules, Problem> {
             rules.imports.insert((file.to_owned(), alias), target);
         }
         for rule in module.pointer("/ast/rules").and_then(Value::as_array).into_iter().flatten() {
-            rules.all.extend(rule.as_object().into_iter().flatten().filter_map(|(kind, rule)| Rule::read(file, &package, kind, rule)));
+            rules
+                .all
+                .extend(rule.as_object().into_iter().flatten().filter_map(|(kind, rule)| Rule::read(file, &package, kind, rule)));
         }
     }
     Ok(rules)
@@ -175,7 +177,8 @@ impl Rule {
     }
 
     fn note(&mut self, kind: &str, node: &Value) {
-        let line = node.pointer("/span/line").and_then(Value::as_u64).and_then(|line| u32::try_from(line).ok()).unwrap_or(self.line);
+        let line =
+            node.pointer("/span/line").and_then(Value::as_u64).and_then(|line| u32::try_from(line).ok()).unwrap_or(self.line);
         match kind {
             "Call" => {
                 let arguments = node.get("params").and_then(Value::as_array).map_or(0, Vec::len);
@@ -235,7 +238,11 @@ impl Rules {
         let mut problems = Vec::new();
         for rule in &self.all {
             for (name, line, arguments) in &rule.calls {
-                if name == "arithmetic" || name == "print" || refusal(name).is_some() || functions.contains(&self.resolved(rule, name)) {
+                if name == "arithmetic"
+                    || name == "print"
+                    || refusal(name).is_some()
+                    || functions.contains(&self.resolved(rule, name))
+                {
                     continue;
                 }
                 let wrong = match regorus::unstable::BUILTINS.get(name.as_str()) {
@@ -323,7 +330,8 @@ fn may_be_missing(tree: &Value, operand: bool, line: u32, found: &mut Vec<(Strin
         Value::Object(members) => {
             for (kind, node) in members {
                 let is_equality = kind == "BoolExpr" && node.get("op").is_some_and(|op| op == "Eq");
-                let operates = ["Call", "Membership", "ArithExpr", "BinExpr", "BoolExpr"].contains(&kind.as_str()) && !is_equality;
+                let operates =
+                    ["Call", "Membership", "ArithExpr", "BinExpr", "BoolExpr"].contains(&kind.as_str()) && !is_equality;
                 let reference = (kind.starts_with("Ref")).then(|| root(node.get("refr")?)).flatten();
                 match reference.as_deref() {
                     Some("input") if operand => {
@@ -413,9 +421,15 @@ mod tests {
         let unknown = |text: &str| parsed(text).unwrap().unknown();
         assert_eq!(unknown("package a\nallow if { input.x; nowhere.to(1) }")[0].line, Some(2));
         assert_eq!(unknown("package a\nallow if lower(\"a\", \"b\", \"c\")").len(), 1);
-        assert!(unknown("package a\nimport data.lib as l\nf(x) := x\nallow if { f(1); data.a.f(1); lower(\"A\") == \"a\" }").is_empty());
+        assert!(
+            unknown("package a\nimport data.lib as l\nf(x) := x\nallow if { f(1); data.a.f(1); lower(\"A\") == \"a\" }")
+                .is_empty()
+        );
         let lib = Source { file: "lib.rego".to_owned(), text: "package lib\ng(x) := x".to_owned() };
-        let user = Source { file: "a.rego".to_owned(), text: "package a\nimport data.lib as l\nimport data.lib.g\nallow if { l.g(1); g(1) }".to_owned() };
+        let user = Source {
+            file: "a.rego".to_owned(),
+            text: "package a\nimport data.lib as l\nimport data.lib.g\nallow if { l.g(1); g(1) }".to_owned(),
+        };
         let (_, rules) = parse(&[lib, user]).unwrap();
         assert!(rules.unknown().is_empty(), "{:?}", rules.unknown());
     }
@@ -423,17 +437,31 @@ mod tests {
     #[test]
     fn a_negation_that_the_engines_read_differently_is_named() {
         let shaky = |body: &str| parsed(&format!("package a\nallow if {{ {body} }}")).unwrap().shaky().len();
-        for body in ["not input.ns in {1}", "not startswith(input.arguments.x, \"a\")", "not input.x != 1", "some n in [1]; not input.y[n] in [2]"] {
+        for body in [
+            "not input.ns in {1}",
+            "not startswith(input.arguments.x, \"a\")",
+            "not input.x != 1",
+            "some n in [1]; not input.y[n] in [2]",
+        ] {
             assert_eq!(shaky(body), 1, "{body}");
         }
-        for body in ["not input.ns", "not input.ns == 1", "not input.agent_id in data.agents", "input.ns in {1}", "some n in [1]; not n in [2]"] {
+        for body in [
+            "not input.ns",
+            "not input.ns == 1",
+            "not input.agent_id in data.agents",
+            "input.ns in {1}",
+            "some n in [1]; not n in [2]",
+        ] {
             assert_eq!(shaky(body), 0, "{body}");
         }
     }
 
     #[test]
     fn a_denial_that_can_fail_is_named() {
-        let rules = parsed("package a\nsmall := lower(input.x)\ndeny if small == \"a\"\ndeny if input.y == 1\ndeny if is_string(input.z)").unwrap();
+        let rules = parsed(
+            "package a\nsmall := lower(input.x)\ndeny if small == \"a\"\ndeny if input.y == 1\ndeny if is_string(input.z)",
+        )
+        .unwrap();
         let found = rules.fragile_denials("a");
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].0.line, found[0].1.as_str()), (3, "lower"));

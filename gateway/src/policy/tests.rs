@@ -25,7 +25,7 @@ fn a_yes_is_a_permit_for_exactly_what_was_asked() {
     let Verdict::Permitted(permit) = verdict else { panic!("{verdict:?}") };
     assert!(decision.allow && permit.decision_id() == decision.id);
     assert_eq!((permit.caller().agent_id(), permit.tool().definition.name.as_str()), ("ada-bot", "look"));
-    assert_eq!(permit.arguments().value, json!({"x": 1}));
+    assert_eq!(*permit.arguments().value, json!({"x": 1}));
     assert_eq!(permit.obligations().timeout, Some(Duration::from_secs(10)));
     assert_eq!(permit.obligations().output_limit, Some(ByteSize(1024)));
 }
@@ -62,8 +62,9 @@ fn policy_sees_the_whole_call() {
     let policy = Written::rules(&format!("allow if input == {expected}")).load().unwrap();
     let tool = tool(|definition| {
         definition.action = Classifier::From { from: "/verb".to_owned() };
-        definition.policy_input =
-            [("replicas", "/to/n"), ("agent_id", "/verb"), ("gone", "/nowhere")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+        definition.policy_input = [("replicas", "/to/n"), ("agent_id", "/verb"), ("gone", "/nowhere")]
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            .into();
     });
     let (decision, _) = policy.authorize(question(Arc::clone(&tool), json!({"verb": "scale", "to": {"n": 3}}))).unwrap();
     assert!(decision.allow);
@@ -71,6 +72,37 @@ fn policy_sees_the_whole_call() {
     assert!(matches!(missing, PolicyError::Unclassified("action")));
     let number = policy.authorize(question(tool, json!({"verb": 3}))).unwrap_err();
     assert!(matches!(number, PolicyError::Unclassified("action")));
+}
+
+/// The published policy alone lets `null`, -5 and `Production` scale (the golden cases show it). A tool that the check accepts does not let them come this far.
+#[test]
+fn what_the_published_policy_would_let_through_ends_at_the_schema() {
+    let scale = crate::catalog::fixture::SCALE
+        .replace("namespace: {type: string, maxLength: 63}", "namespace: {enum: [staging, production]}");
+    let scale = Arc::new(crate::catalog::fixture::tool(&scale));
+    let folder = super::fixtures::policies().join("examples/published");
+    let policy = Policy::load(&folder, None, &PolicySettings::default()).unwrap();
+    let call = |namespace: serde_json::Value, replicas: serde_json::Value| {
+        let given = json!({"name": "api", "namespace": namespace, "desired_replicas": replicas});
+        let given = given.as_object().unwrap().iter().filter(|(_, value)| **value != json!("missing"));
+        let arguments = scale.validate(given.map(|(name, value)| (name.clone(), value.clone())).collect()).ok()?;
+        let asked = super::Question { arguments, ..question(Arc::clone(&scale), json!({})) };
+        Some(policy.authorize(asked).unwrap().0.allow)
+    };
+    assert_eq!(call(json!("staging"), json!(10)), Some(true));
+    assert_eq!(call(json!("staging"), json!(11)), Some(false));
+    assert_eq!(call(json!("production"), json!(3)), Some(false));
+    for (namespace, replicas) in [
+        (json!("staging"), json!(null)),
+        (json!("staging"), json!(-5)),
+        (json!("staging"), json!("5")),
+        (json!("staging"), json!("missing")),
+        (json!("Production"), json!(3)),
+        (json!(null), json!(3)),
+        (json!("missing"), json!(3)),
+    ] {
+        assert_eq!(call(namespace.clone(), replicas.clone()), None, "{namespace} {replicas}");
+    }
 }
 
 #[test]
@@ -156,7 +188,8 @@ fn what_does_not_belong_is_refused_with_its_place() {
 
 #[test]
 fn every_problem_is_named_at_once() {
-    let written = Written::new().file("a.rego", "package agent.authz\nallow if {").file("b.rego", "package agent.authz\nallow if ==");
+    let written =
+        Written::new().file("a.rego", "package agent.authz\nallow if {").file("b.rego", "package agent.authz\nallow if ==");
     assert_eq!(written.load().unwrap_err().problems.len(), 2);
     let written = Written::rules("allow if http.send({})\ndeny if wishful(1)");
     assert_eq!(written.load().unwrap_err().problems.len(), 2);
@@ -213,7 +246,8 @@ fn a_bundle_names_what_it_must_not_and_what_it_cannot() {
     assert!(dice.load().unwrap_err().to_string().contains("rand.intn"));
     let env = Written::rules("allow if opa.runtime().env.X == \"1\"").bundle("agent/authz").unwrap();
     assert!(env.load().unwrap_err().to_string().contains("opa.runtime"));
-    let fragile = Written::rules("allow := true\ndeny if to_number(input.arguments.x) > 3").bundle("agent/authz").unwrap().load().unwrap();
+    let fragile =
+        Written::rules("allow := true\ndeny if to_number(input.arguments.x) > 3").bundle("agent/authz").unwrap().load().unwrap();
     let notes: Vec<String> = fragile.notes().iter().map(ToString::to_string).collect();
     assert!(notes.len() == 1 && notes[0].contains("authz.rego:") && notes[0].contains("to_number"), "{notes:?}");
 }
@@ -234,7 +268,7 @@ fn a_broken_bundle_is_refused() {
 
 #[test]
 fn visible_tools_come_from_one_question() {
-    let caller = Caller::fixture("ada-bot", None, &[]);
+    let caller = Caller::fixture("ada-bot");
     let now = datetime!(2027-03-01 14:05:00 UTC);
     for (rules, shown) in [
         ("other := 1", 2),
@@ -246,7 +280,9 @@ fn visible_tools_come_from_one_question() {
         let written = Written::rules(&format!("{ALLOW}{rules}"));
         assert_eq!(written.load().unwrap().visible(&caller, now, ["a", "b"]).len(), shown, "{rules}");
     }
-    if let Some(built) = Written::rules("allow := true\nvisible contains \"a\" if input.agent_id == \"ada-bot\"").bundle("agent/authz") {
+    if let Some(built) =
+        Written::rules("allow := true\nvisible contains \"a\" if input.agent_id == \"ada-bot\"").bundle("agent/authz")
+    {
         assert_eq!(built.load().unwrap().visible(&caller, now, ["a", "b"]).len(), 1);
     }
 }
@@ -266,7 +302,8 @@ fn eval_names_the_rules_that_fired() {
 
 #[test]
 fn many_tasks_ask_at_once() {
-    let policy = Written::rules("allow if input.arguments.n == data.n[_]").file("data.json", r#"{"n": [0, 2, 4, 6]}"#).load().unwrap();
+    let policy =
+        Written::rules("allow if input.arguments.n == data.n[_]").file("data.json", r#"{"n": [0, 2, 4, 6]}"#).load().unwrap();
     std::thread::scope(|scope| {
         for n in 0..8 {
             let policy = &policy;
@@ -285,7 +322,8 @@ fn many_tasks_ask_at_once() {
 #[ignore = "measures, and means something in release builds only"]
 fn decision_speed() {
     for grants in [200, 10_000] {
-        let tools: serde_json::Map<String, serde_json::Value> = (0..10).map(|n| (format!("tool{n}"), json!({}))).chain([("look".to_owned(), json!({}))]).collect();
+        let tools: serde_json::Map<String, serde_json::Value> =
+            (0..10).map(|n| (format!("tool{n}"), json!({}))).chain([("look".to_owned(), json!({}))]).collect();
         let agents: serde_json::Map<String, serde_json::Value> =
             (0..grants / 10).map(|n| (format!("agent{n}"), json!(tools))).chain([("ada-bot".to_owned(), json!(tools))]).collect();
         let data = Written::new().file("data.json", &json!({"grants": agents}).to_string());

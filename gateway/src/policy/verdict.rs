@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn only_boolean_true_allows() {
         assert!(read(json!({"allow": true})).allow);
-        for no in [json!({}), json!(null), json!([true]), json!({"allow": "true"}), json!({"allow": 1}), json!({"allow": [true]})] {
+        for no in [json!({}), json!(null), json!([true]), json!({"allow": "true"}), json!({"allow": 1}), json!({"allow": [true]})]
+        {
             assert!(!read(no.clone()).allow, "{no}");
         }
     }
@@ -107,7 +108,9 @@ mod tests {
         for nothing in [json!(false), json!([]), json!({})] {
             assert!(read(json!({"allow": true, "deny": nothing})).allow, "{nothing}");
         }
-        for something in [json!(true), json!(null), json!(0), json!(""), json!("no"), json!(["no"]), json!([false]), json!({"a": 1})] {
+        for something in
+            [json!(true), json!(null), json!(0), json!(""), json!("no"), json!(["no"]), json!([false]), json!({"a": 1})]
+        {
             assert!(!read(json!({"allow": true, "deny": something})).allow, "{something}");
         }
     }

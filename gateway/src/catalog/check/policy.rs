@@ -5,23 +5,7 @@ use serde_json::Value;
 use crate::catalog::schema::Promise;
 use crate::document::{Document, Problem, join};
 
-/// Names at the top of the policy input that are the gateway's to fill.
-pub(in crate::catalog) const RESERVED_INPUT: [&str; 14] = [
-    "agent_id",
-    "user",
-    "actors",
-    "task_id",
-    "tool",
-    "version",
-    "tier",
-    "action",
-    "resource",
-    "arguments",
-    "environment",
-    "time",
-    "hour",
-    "weekday",
-];
+pub(in crate::catalog) use crate::policy::RESERVED_NAMES as RESERVED_INPUT;
 
 /// Every mistake in them.
 pub(super) fn check(document: &Document) -> Vec<Problem> {
