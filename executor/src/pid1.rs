@@ -27,6 +27,8 @@ mod streams;
 use std::io::Write;
 use std::process::ExitCode;
 
+use nix::sys::signal::{SigSet, Signal};
+
 pub use command::{EXECUTOR_PATH, entrypoint, with_life};
 
 /// The executor's exit code when it ends before it accepted an invocation: the proof that no tool ran. A tool cannot forge it,
@@ -55,6 +57,9 @@ fn run(options: command::Run) -> ExitCode {
     if !rustix::process::getpid().is_init() {
         return fail(std::io::stderr(), EXIT_USAGE, "it kills every process it can see, so it runs only as PID 1 of a container");
     }
+    if let Err(error) = shield() {
+        return fail(std::io::stderr(), EXIT_NOT_ACCEPTED, &format!("signals cannot be held off: {error}"));
+    }
     let streams = match streams::harden() {
         Ok(streams) => streams,
         Err(error) => return fail(std::io::stderr(), EXIT_NOT_ACCEPTED, &format!("hardening failed: {error}")),
@@ -69,6 +74,13 @@ fn run(options: command::Run) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(serve::Ended { accepted, why }) => fail(stderr, if accepted { EXIT_NO_REPORT } else { EXIT_NOT_ACCEPTED }, &why),
     }
+}
+
+/// Holds off the signals for which Rust's runtime has a handler (it looks for stack overflows with it), and which the kernel
+/// therefore does not drop when a tool sends them to PID 1. A fault of our own is not held off: it still ends the process.
+/// Children start with an empty mask: the standard library sees to that.
+fn shield() -> nix::Result<()> {
+    [Signal::SIGSEGV, Signal::SIGBUS].into_iter().collect::<SigSet>().thread_block()
 }
 
 /// Last words, for the operator. Never anything of the call.

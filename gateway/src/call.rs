@@ -1,6 +1,7 @@
 //! A call: its identity, its states, and the one shape in which every door shows it.
 
 use std::fmt;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -121,6 +122,8 @@ pub struct CallRequest {
     pub reason: Option<String>,
     /// The caller's `traceparent` header, if it was well-formed.
     pub traceparent: Option<String>,
+    /// When the door began and ended to look who is there, for the trace; `None`: the call begins when it is submitted.
+    pub authenticated: Option<(Instant, Instant)>,
 }
 
 /// Something that happened to a call, in order. Events of one call are numbered from 0.

@@ -70,8 +70,11 @@ impl Gateway {
     /// # Errors
     /// The refusal, when it never gets there. It has a record and an id all the same.
     pub async fn submit(self: &Arc<Self>, caller: Arc<Caller>, request: CallRequest) -> Result<Ticket, CallFailure> {
-        let arrived = Instant::now();
-        let trace = self.telemetry.begin(span::EXECUTE_TOOL, request.traceparent.as_deref());
+        let arrived = request.authenticated.map_or_else(Instant::now, |(from, _)| from);
+        let trace = self.telemetry.begin_at(span::EXECUTE_TOOL, request.traceparent.as_deref(), arrived);
+        if let Some((from, until)) = request.authenticated {
+            trace.record(span::AUTHENTICATE, from, until);
+        }
         let call = self.live.open(caller, &request, trace);
         self.tasks.spawn(self.clone().drive(call.clone(), request, arrived));
         Ticket::take(call).await
@@ -97,9 +100,11 @@ impl Gateway {
         record.tool(call, &tool);
 
         // 3. validate: from here on there is one value
+        let span = call.trace.span(span::VALIDATE);
         let arguments = tool
             .validate(request.arguments)
             .map_err(|violations| CallError::InvalidArguments { tool: tool.definition.name.clone(), violations })?;
+        drop(span);
         record.arguments(call, &tool, &arguments);
 
         // 4. authorize

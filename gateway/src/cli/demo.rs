@@ -151,6 +151,6 @@ fn told(error: &ClientError) -> String {
 /// File and line of the rule that refuses Secrets.
 fn denying_line() -> String {
     let text = std::fs::read_to_string(POLICY).unwrap_or_default();
-    let line = text.lines().position(|line| line.contains("Secret") && line.trim_start().starts_with("deny"));
+    let line = text.lines().position(|line| line.starts_with("deny") && line.contains("passed to tools"));
     line.map_or_else(|| POLICY.to_owned(), |line| format!("{POLICY}:{}", line + 1))
 }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, FromRef, FromRequestParts, Path, Query, State};
@@ -16,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::authentication::{self, Authenticate};
+use super::authentication::{self, Authenticate, Authenticated};
 use super::body::{BodyLimits, JsonBody};
 use super::openapi::Frame;
 use super::prefer::{PREFERENCE_APPLIED, Prefer};
@@ -122,6 +123,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathName {
 struct SubmissionHeaders {
     prefer: Prefer,
     traceparent: Option<String>,
+    authenticated: Option<(Instant, Instant)>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for SubmissionHeaders {
@@ -132,7 +134,11 @@ impl<S: Send + Sync> FromRequestParts<S> for SubmissionHeaders {
             let detail = "`Idempotency-Key` is not honoured yet, and ignoring it could run the tool twice; leave it out";
             return Err(CallError::BadRequest(detail.into()));
         }
-        Ok(Self { prefer: Prefer::from_headers(&parts.headers), traceparent: traceparent::from_headers(&parts.headers) })
+        Ok(Self {
+            prefer: Prefer::from_headers(&parts.headers),
+            traceparent: traceparent::from_headers(&parts.headers),
+            authenticated: parts.extensions.get().map(|Authenticated(from, until)| (*from, *until)),
+        })
     }
 }
 
@@ -155,7 +161,7 @@ async fn submit(
     headers: SubmissionHeaders,
     JsonBody(body): JsonBody,
 ) -> Result<Response, CallError> {
-    let request = Submission::read(body, None)?.into_request(headers.traceparent);
+    let request = Submission::read(body, None)?.into_request(headers.traceparent, headers.authenticated);
     Ok(run(&gateway, caller, request, headers.prefer).await)
 }
 
@@ -178,7 +184,7 @@ async fn submit_to_tool(
     headers: SubmissionHeaders,
     JsonBody(body): JsonBody,
 ) -> Result<Response, CallError> {
-    let request = Submission::read(body, Some(name))?.into_request(headers.traceparent);
+    let request = Submission::read(body, Some(name))?.into_request(headers.traceparent, headers.authenticated);
     Ok(run(&gateway, caller, request, headers.prefer).await)
 }
 

@@ -1,6 +1,7 @@
 //! Authentication in front of everything: without a caller, a door does not even say whether a path exists.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
@@ -26,11 +27,17 @@ impl Authenticate for Gateway {
     }
 }
 
+/// When the caller was looked at, from and until: the first span of a call's trace.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Authenticated(pub(super) Instant, pub(super) Instant);
+
 /// Puts the `Arc<Caller>` into the request's extensions, or answers instead of what lies behind.
 pub(super) async fn require(State(door): State<Arc<dyn Authenticate>>, mut request: Request, next: Next) -> Response {
+    let from = Instant::now();
     match authorization(request.headers()).and_then(|value| door.authenticate(value)) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(Authenticated(from, Instant::now()));
             next.run(request).await
         }
         Err(error) => error.into_response(),

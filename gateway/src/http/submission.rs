@@ -4,6 +4,8 @@
 //! argument, except `args` and `token`, which are never taken (what they seem to say would go unheard). Everything that is
 //! wrong is reported at once, each mistake with its place in the body.
 
+use std::time::Instant;
+
 use serde_json::{Map, Value};
 
 use crate::call::CallRequest;
@@ -58,9 +60,9 @@ impl Submission {
     }
 
     /// As the pipeline takes it.
-    pub(super) fn into_request(self, traceparent: Option<String>) -> CallRequest {
+    pub(super) fn into_request(self, traceparent: Option<String>, authenticated: Option<(Instant, Instant)>) -> CallRequest {
         let Self { tool, version, arguments, task_id, reason } = self;
-        CallRequest { tool, version, arguments, task_id, reason, traceparent }
+        CallRequest { tool, version, arguments, task_id, reason, traceparent, authenticated }
     }
 }
 
@@ -155,7 +157,7 @@ mod tests {
     use serde_json::json;
 
     fn read(body: Value) -> CallRequest {
-        Submission::read(body, None).unwrap().into_request(None)
+        Submission::read(body, None).unwrap().into_request(None, None)
     }
 
     fn wrong(body: Value, named: Option<&str>) -> Vec<String> {
@@ -192,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_path_may_name_the_tool() {
-        let request = Submission::read(json!({"n": 1}), Some("x".into())).unwrap().into_request(None);
+        let request = Submission::read(json!({"n": 1}), Some("x".into())).unwrap().into_request(None, None);
         assert_eq!((request.tool.as_str(), request.arguments.len()), ("x", 1));
         assert!(Submission::read(json!({"tool": "x", "arguments": {}}), Some("x".into())).is_ok());
         assert_eq!(wrong(json!({"tool": "y"}), Some("x")), ["/tool"]);
