@@ -61,11 +61,12 @@ pub(super) fn parse(sources: &[Source]) -> Result<(Engine, Rules), Vec<Problem>>
         }
     }
     engine.set_rego_v0(false);
-    if !problems.is_empty() {
-        return Err(problems);
+    match read(&engine) {
+        Ok(rules) if problems.is_empty() => Ok((engine, rules)),
+        // Files that were read have their problems too: all are told at once.
+        Ok(rules) => Err([problems, rules.refused()].concat()),
+        Err(problem) => Err([problems, vec![problem]].concat()),
     }
-    let rules = read(&engine).map_err(|problem| vec![problem])?;
-    Ok((engine, rules))
 }
 
 /// The engine's message, taken apart: it begins with `--> file:line:column` and ends with `error: what`.
