@@ -3,10 +3,12 @@
 //! Two engines, one face: folders of `.rego` run on regorus, OPA bundles with a `policy.wasm` on opa-wasm. Which of them answers
 //! makes no difference to a decision. Whatever goes wrong in here is a no, and this room never does I/O while it decides.
 
+mod builtins;
 mod bundle;
 mod decision;
 mod explain;
 mod fast;
+mod findings;
 mod fired;
 mod input;
 mod load;

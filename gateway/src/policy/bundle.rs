@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::load::{Contents, PolicyLoadError, Problem};
-use super::syntax;
 use super::verdict::Answer;
 use super::{PolicyError, PolicyInput};
+use super::{builtins, syntax};
 
 /// Instances kept for the next question.
 const IDLE: usize = 64;
@@ -50,10 +50,12 @@ impl BundlePolicy {
         let bytes = contents.wasm.as_deref().unwrap_or_default();
         let module = Module::new(&engine, bytes).map_err(|error| failed(&format!("is not a WebAssembly module: {error}")))?;
         start_ticking(&engine).map_err(|error| failed(&error))?;
-        let builtins = builtins(&engine, &module).map_err(|error| failed(&format!("is not an OPA policy: {error}")))?;
-        let refused: Vec<Problem> = builtins
+        let wanted = wanted(&engine, &module).map_err(|error| failed(&format!("is not an OPA policy: {error}")))?;
+        let refused: Vec<Problem> = wanted
             .keys()
-            .filter_map(|name| syntax::refusal(name).map(|why| Problem::of("policy.wasm", format!("`{name}` is refused: {why}"))))
+            .filter_map(|name| {
+                builtins::refusal(name).map(|why| Problem::of("policy.wasm", format!("`{name}` is refused: {why}")))
+            })
             .collect();
         if !refused.is_empty() {
             return Err(refused.into());
@@ -150,12 +152,12 @@ fn start_ticking(engine: &Engine) -> std::io::Result<()> {
 }
 
 /// The builtins that the module asks its host for. opa-wasm resolves them without saying which.
-fn builtins(engine: &Engine, module: &Module) -> Result<BTreeMap<String, i32>, String> {
+fn wanted(engine: &Engine, module: &Module) -> Result<BTreeMap<String, i32>, String> {
     let failed = |error: opa_wasm::wasmtime::Error| format!("{error:#}");
     let mut store = store(engine);
     let mut linker = Linker::new(engine);
-    let wanted = module.imports().find(|import| import.module() == "env" && import.name() == "memory");
-    let memory_type = wanted.and_then(|import| import.ty().memory().cloned()).ok_or("it imports no memory")?;
+    let import = module.imports().find(|import| import.module() == "env" && import.name() == "memory");
+    let memory_type = import.and_then(|import| import.ty().memory().cloned()).ok_or("it imports no memory")?;
     let memory = at_once(Memory::new_async(&mut store, memory_type))?;
     linker.define(&store, "env", "memory", memory).map_err(failed)?;
     linker.define_unknown_imports_as_traps(module).map_err(failed)?;

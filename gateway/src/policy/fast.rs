@@ -16,6 +16,7 @@ use regorus::rvm::{Instruction, RegoVM};
 use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{CompiledPolicy, Value};
 
+use super::builtins;
 use super::syntax::{self, Rules};
 
 /// Instructions of the machine between two looks at the clock.
@@ -140,7 +141,7 @@ fn is_harmless(program: &Program, instruction: &Instruction) -> bool {
             .instruction_data
             .get_loop_params(*params_index)
             .is_some_and(|params| matches!(params.mode, LoopMode::Any | LoopMode::ForEach)),
-        I::BuiltinCall { .. } => builtin(program, instruction).is_some_and(|name| name != "print" && syntax::cannot_fail(name)),
+        I::BuiltinCall { .. } => builtin(program, instruction).is_some_and(|name| name != "print" && builtins::cannot_fail(name)),
         _ => false,
     }
 }

@@ -1,7 +1,4 @@
 //! Reads Rego without running it: which dialect a file is in, which rules it has, and what they call.
-//!
-//! Refuses what must not be in a policy that decides about calls: builtins that reach the network, that know the process, that
-//! throw dice or that can be made to fill memory, and calls of what does not exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,34 +7,6 @@ use serde_json::Value;
 
 use super::input::RESERVED_NAMES;
 use super::load::{Problem, Source};
-
-/// Builtins that are refused, and why. A trailing dot stands for a whole family.
-const REFUSED: [(&str, &str); 9] = [
-    ("http.send", "policy decides on its input and data alone; put what it needs into the data"),
-    ("net.lookup_ip_addr", "policy decides on its input and data alone; put what it needs into the data"),
-    ("opa.runtime", "it shows the gateway's configuration and environment"),
-    ("rand.", "a decision must not depend on chance"),
-    ("uuid.rfc4122", "a decision must not depend on chance"),
-    ("numbers.range", "it fills memory before any limit can end it"),
-    ("numbers.range_step", "it fills memory before any limit can end it"),
-    ("net.cidr_expand", "it fills memory before any limit can end it; use net.cidr_contains"),
-    ("bits.lsh", "it fills memory before any limit can end it"),
-];
-
-/// Builtins that take any value: they cannot fail.
-const TOTAL: [&str; 10] =
-    ["is_array", "is_boolean", "is_null", "is_number", "is_object", "is_set", "is_string", "type_name", "print", "json.marshal"];
-
-/// Why a builtin is refused, if it is.
-pub(super) fn refusal(builtin: &str) -> Option<&'static str> {
-    let is_meant = |name: &str| builtin == name || (name.ends_with('.') && builtin.starts_with(name));
-    REFUSED.iter().find(|(name, _)| is_meant(name)).map(|(_, why)| *why)
-}
-
-/// Whether a builtin gives a value for every argument.
-pub(super) fn cannot_fail(builtin: &str) -> bool {
-    TOTAL.contains(&builtin)
-}
 
 /// One rule as it is written.
 #[derive(Debug, Clone)]
@@ -52,11 +21,11 @@ pub(super) struct Rule {
     pub(super) is_default: bool,
     pub(super) is_function: bool,
     /// What it calls, with the line and the number of arguments. Arithmetic is called `arithmetic`.
-    calls: Vec<(String, u32, usize)>,
+    pub(super) calls: Vec<(String, u32, usize)>,
     /// Every name that occurs in it.
-    names: BTreeSet<String>,
+    pub(super) names: BTreeSet<String>,
     /// Parts of the input that stand under a `not` in such a way that the engines differ when they are missing.
-    shaky: Vec<(String, u32)>,
+    pub(super) shaky: Vec<(String, u32)>,
 }
 
 /// All rules of a policy.
@@ -64,7 +33,7 @@ pub(super) struct Rule {
 pub(super) struct Rules {
     pub(super) all: Vec<Rule>,
     /// Per file, what an import's last part stands for.
-    imports: BTreeMap<(String, String), String>,
+    pub(super) imports: BTreeMap<(String, String), String>,
 }
 
 /// Parses every file. Rego v1 is tried first; a file in the older dialect is taken too, where nothing in it can be misread.
@@ -92,11 +61,12 @@ pub(super) fn parse(sources: &[Source]) -> Result<(Engine, Rules), Vec<Problem>>
         }
     }
     engine.set_rego_v0(false);
-    if !problems.is_empty() {
-        return Err(problems);
+    match read(&engine) {
+        Ok(rules) if problems.is_empty() => Ok((engine, rules)),
+        // Files that were read have their problems too: all are told at once.
+        Ok(rules) => Err([problems, rules.refused()].concat()),
+        Err(problem) => Err([problems, vec![problem]].concat()),
     }
-    let rules = read(&engine).map_err(|problem| vec![problem])?;
-    Ok((engine, rules))
 }
 
 /// The engine's message, taken apart: it begins with `--> file:line:column` and ends with `error: what`.
@@ -220,91 +190,6 @@ impl Rules {
     pub(super) fn packages(&self) -> BTreeSet<&str> {
         self.all.iter().map(|rule| rule.package.as_str()).collect()
     }
-
-    /// Calls of what is refused.
-    pub(super) fn refused(&self) -> Vec<Problem> {
-        let calls = self.all.iter().flat_map(|rule| rule.calls.iter().map(move |call| (rule, call)));
-        let refused = calls.filter_map(|(rule, (name, line, _))| {
-            refusal(name).map(|why| Problem::at(&rule.file, *line, format!("`{name}` is refused: {why}")))
-        });
-        refused.collect()
-    }
-
-    /// Calls of functions that neither the policy nor regorus has, or with a wrong number of arguments. Regorus itself would find out only when it comes
-    /// to the call.
-    pub(super) fn unknown(&self) -> Vec<Problem> {
-        let functions: BTreeSet<String> =
-            self.all.iter().filter(|rule| rule.is_function).map(|rule| format!("{}.{}", rule.package, rule.name)).collect();
-        let mut problems = Vec::new();
-        for rule in &self.all {
-            for (name, line, arguments) in &rule.calls {
-                if name == "arithmetic"
-                    || name == "print"
-                    || refusal(name).is_some()
-                    || functions.contains(&self.resolved(rule, name))
-                {
-                    continue;
-                }
-                let wrong = match regorus::unstable::BUILTINS.get(name.as_str()) {
-                    None => format!("there is no function `{name}` here"),
-                    // One more than it takes: the last one is its result, as in `lower(text, small)`.
-                    Some((_, takes)) if *arguments == usize::from(*takes) || *arguments == usize::from(*takes) + 1 => continue,
-                    Some((_, takes)) => format!("`{name}` takes {takes} arguments, not {arguments}"),
-                };
-                problems.push(Problem::at(&rule.file, *line, wrong));
-            }
-        }
-        problems
-    }
-
-    /// `not f(input.x)` and its like, with an `input.x` that a call need not have: true here when it is missing, undefined in OPA.
-    pub(super) fn shaky(&self) -> Vec<Problem> {
-        let found = self.all.iter().flat_map(|rule| rule.shaky.iter().map(move |(name, line)| (rule, name, line)));
-        let told = found.map(|(rule, name, line)| {
-            let message = format!(
-                "warning: when {name} is missing, this `not` is true here and undefined in OPA; say `{name} = _` before it, or make the argument required"
-            );
-            Problem::at(&rule.file, *line, message)
-        });
-        told.collect()
-    }
-
-    /// `deny` rules of `package` that rest, by themselves or through rules of the same package, on something that can fail.
-    pub(super) fn fragile_denials(&self, package: &str) -> Vec<(&Rule, String)> {
-        let denials = self.all.iter().filter(|rule| rule.is(package, "deny") && !rule.is_default);
-        denials.flat_map(|rule| self.fallible(package, rule).into_iter().map(move |name| (rule, name))).collect()
-    }
-
-    fn fallible(&self, package: &str, rule: &Rule) -> BTreeSet<String> {
-        let (mut found, mut seen, mut ahead) = (BTreeSet::new(), BTreeSet::new(), vec![rule]);
-        while let Some(rule) = ahead.pop() {
-            if !seen.insert((&rule.file, rule.span)) {
-                continue;
-            }
-            for (name, _, _) in &rule.calls {
-                if !cannot_fail(name) && (name == "arithmetic" || regorus::unstable::BUILTINS.contains_key(name.as_str())) {
-                    found.insert(name.clone());
-                }
-            }
-            let rests_on = |other: &&Rule| {
-                other.package == package
-                    && other.name != rule.name
-                    && (rule.names.contains(&other.name) || rule.names.contains(&format!("data.{package}.{}", other.name)))
-            };
-            ahead.extend(self.all.iter().filter(rests_on));
-        }
-        found
-    }
-
-    /// The full path of a function as `rule` calls it.
-    fn resolved(&self, rule: &Rule, name: &str) -> String {
-        let (first, rest) = name.split_once('.').unwrap_or((name, ""));
-        match self.imports.get(&(rule.file.clone(), first.to_owned())) {
-            _ if first == "data" => rest.to_owned(),
-            Some(target) => format!("{}.{rest}", target.strip_prefix("data.").unwrap_or(target)).trim_end_matches('.').to_owned(),
-            None => format!("{}.{name}", rule.package),
-        }
-    }
 }
 
 /// The dotted form of a reference made of constants.
@@ -396,74 +281,5 @@ mod tests {
         assert_eq!((problems[0].file.as_deref(), problems[0].line), (Some("a.rego"), Some(5)), "{problems:?}");
         let problems = parsed("package a\nallow {\n  input.x\n}\ndeny {\n  input.y ==\n}\n").unwrap_err();
         assert_eq!(problems[0].line, Some(5), "{problems:?}");
-    }
-
-    #[test]
-    fn what_must_not_be_called_is_refused_however_it_is_written() {
-        for call in [
-            "http.send({})",
-            "http[\"send\"]({})",
-            "opa.runtime()",
-            "net.lookup_ip_addr(\"x\")",
-            "rand.intn(\"x\", 2)",
-            "uuid.rfc4122(\"x\")",
-            "numbers.range(1, input.n)",
-        ] {
-            let rules = parsed(&format!("package a\n\nallow if {call}")).unwrap();
-            let problems = rules.refused();
-            assert_eq!(problems.first().and_then(|problem| problem.line), Some(3), "{call}: {problems:?}");
-        }
-        assert!(parsed("package a\nallow if input.http.send == 1").unwrap().refused().is_empty());
-    }
-
-    #[test]
-    fn unknown_functions_are_found_before_they_are_called() {
-        let unknown = |text: &str| parsed(text).unwrap().unknown();
-        assert_eq!(unknown("package a\nallow if { input.x; nowhere.to(1) }")[0].line, Some(2));
-        assert_eq!(unknown("package a\nallow if lower(\"a\", \"b\", \"c\")").len(), 1);
-        assert!(
-            unknown("package a\nimport data.lib as l\nf(x) := x\nallow if { f(1); data.a.f(1); lower(\"A\") == \"a\" }")
-                .is_empty()
-        );
-        let lib = Source { file: "lib.rego".to_owned(), text: "package lib\ng(x) := x".to_owned() };
-        let user = Source {
-            file: "a.rego".to_owned(),
-            text: "package a\nimport data.lib as l\nimport data.lib.g\nallow if { l.g(1); g(1) }".to_owned(),
-        };
-        let (_, rules) = parse(&[lib, user]).unwrap();
-        assert!(rules.unknown().is_empty(), "{:?}", rules.unknown());
-    }
-
-    #[test]
-    fn a_negation_that_the_engines_read_differently_is_named() {
-        let shaky = |body: &str| parsed(&format!("package a\nallow if {{ {body} }}")).unwrap().shaky().len();
-        for body in [
-            "not input.ns in {1}",
-            "not startswith(input.arguments.x, \"a\")",
-            "not input.x != 1",
-            "some n in [1]; not input.y[n] in [2]",
-        ] {
-            assert_eq!(shaky(body), 1, "{body}");
-        }
-        for body in [
-            "not input.ns",
-            "not input.ns == 1",
-            "not input.agent_id in data.agents",
-            "input.ns in {1}",
-            "some n in [1]; not n in [2]",
-        ] {
-            assert_eq!(shaky(body), 0, "{body}");
-        }
-    }
-
-    #[test]
-    fn a_denial_that_can_fail_is_named() {
-        let rules = parsed(
-            "package a\nsmall := lower(input.x)\ndeny if small == \"a\"\ndeny if input.y == 1\ndeny if is_string(input.z)",
-        )
-        .unwrap();
-        let found = rules.fragile_denials("a");
-        assert_eq!(found.len(), 1);
-        assert_eq!((found[0].0.line, found[0].1.as_str()), (3, "lower"));
     }
 }

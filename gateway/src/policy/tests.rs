@@ -191,6 +191,8 @@ fn every_problem_is_named_at_once() {
     let written =
         Written::new().file("a.rego", "package agent.authz\nallow if {").file("b.rego", "package agent.authz\nallow if ==");
     assert_eq!(written.load().unwrap_err().problems.len(), 2);
+    let written = Written::rules("allow if http.send({})").file("b.rego", "package agent.authz\nallow if ==");
+    assert_eq!(written.load().unwrap_err().problems.len(), 2);
     let written = Written::rules("allow if http.send({})\ndeny if wishful(1)");
     assert_eq!(written.load().unwrap_err().problems.len(), 2);
 }
