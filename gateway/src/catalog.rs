@@ -23,7 +23,9 @@ use crate::document::Problem;
 pub use arguments::Arguments;
 pub use artefact::{LOCK_FILE, Lock};
 pub use check::Rules;
+pub use schema::REDACTED;
 pub use tool::{ARGUMENTS_MOST, DEEPEST, Tool, Unavailable};
+pub(crate) use violation::depth;
 
 /// One generation of tools. Immutable; a reload makes another.
 #[derive(Debug)]

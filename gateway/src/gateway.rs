@@ -8,10 +8,12 @@
 //! - A call has exactly one outcome, durable before anyone hears of it.
 //! - A caller that goes away cancels its call, and cannot cut between start and teardown: the task is ours.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
@@ -26,12 +28,21 @@ use crate::live::{LiveCall, LiveCalls};
 use crate::policy::{Decision, Permit, Question, Verdict};
 use crate::record::Record;
 use crate::runner::Runner;
-use crate::store::Store;
+use crate::store::{Outcome, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::names::span;
 
 pub use crate::live::{CallFailure, Ticket};
 pub use crate::view::{SpanView, ToolView};
+
+/// Pauses between tries to write an outcome while its caller waits.
+const RETRIES: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(400),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(5),
+];
 
 /// Everything a call needs on its way; shared as `Arc` by all doors.
 pub struct Gateway {
@@ -70,8 +81,9 @@ impl Gateway {
     /// # Errors
     /// The refusal, when it never gets there. It has a record and an id all the same.
     pub async fn submit(self: &Arc<Self>, caller: Arc<Caller>, request: CallRequest) -> Result<Ticket, CallFailure> {
-        let arrived = request.authenticated.map_or_else(Instant::now, |(from, _)| from);
-        let trace = self.telemetry.begin_at(span::EXECUTE_TOOL, request.traceparent.as_deref(), arrived);
+        let arrived = Instant::now();
+        let began = request.authenticated.map_or(arrived, |(from, _)| from);
+        let trace = self.telemetry.begin_at(span::EXECUTE_TOOL, request.traceparent.as_deref(), began);
         if let Some((from, until)) = request.authenticated {
             trace.record(span::AUTHENTICATE, from, until);
         }
@@ -82,7 +94,12 @@ impl Gateway {
 
     async fn drive(self: Arc<Self>, call: Arc<LiveCall>, request: CallRequest, arrived: Instant) {
         let mut record = Record::new(&call, &request, arrived);
-        let end = self.life(&call, request, &mut record).await;
+        // Whatever panics below (an engine, a validator) ends its own call, with an outcome like any other.
+        let lived = AssertUnwindSafe(self.life(&call, request, &mut record)).catch_unwind().await;
+        let end = lived.unwrap_or_else(|_| {
+            tracing::error!(call_id = %call.id, "the pipeline panicked; the panic itself is on standard error");
+            Err(if record.is_committed() { CallError::Interrupted { may_have_run: true } } else { CallError::Internal })
+        });
         self.conclude(&call, record, end).await;
     }
 
@@ -93,7 +110,7 @@ impl Gateway {
         }
         // One generation for the whole call: a reload cannot fall between two steps.
         let generation = self.generation.load_full();
-        record.generation(&generation);
+        record.generation(call, &generation);
 
         // 2. resolve
         let tool = generation.resolve(&call.caller, &request).map_err(|hidden| record.hidden(hidden))?;
@@ -106,23 +123,28 @@ impl Gateway {
             .map_err(|violations| CallError::InvalidArguments { tool: tool.definition.name.clone(), violations })?;
         drop(span);
         record.arguments(call, &tool, &arguments);
+        let redactor = Redactor::of(&arguments);
 
         // 4. authorize
         let (caller, task_id, now) = (call.caller.clone(), request.task_id, OffsetDateTime::now_utc());
         let question = Question { caller, tool: tool.clone(), arguments, task_id, now };
         let span = call.trace.span(span::AUTHORIZE);
-        let (decision, verdict) = generation.policy.authorize(question).map_err(|error| {
+        let (mut decision, verdict) = generation.policy.authorize(question).map_err(|error| {
             span.fail("policy could not decide");
+            let error = redactor.text(error.to_string());
             tracing::error!(call_id = %call.id, %error, "policy could not decide");
             CallError::PolicyUnavailable
         })?;
         drop(span);
+        // A rule may quote what it was asked about.
+        decision.reasons = decision.reasons.into_iter().map(|reason| redactor.text(reason)).collect();
         record.decision(call, &decision);
 
         // 6. approve, 7. permit: only an allowing decision that demands nothing we cannot do gives one
         let permit = granted(decision, verdict)?;
 
-        // 8. admit: held until the outcome
+        // 8. admit: what can run at all, and has room; held until the outcome
+        Runner::check(&permit, call)?;
         let _admission = self.limits.admit(&tool.definition.name, tool.definition.limits.concurrency)?;
 
         // 9. commit: durable before anything is delivered
@@ -132,7 +154,6 @@ impl Gateway {
         self.commit(call, record, &permit).await?;
 
         // 11. run, 12. settle
-        let redactor = Redactor::of(permit.arguments());
         let (tool, obligations) = (permit.tool().clone(), permit.obligations().clone());
         let report = self.runner.run(permit, call, &redactor).await?;
         let _settle = call.trace.span(span::SETTLE);
@@ -151,24 +172,10 @@ impl Gateway {
         Ok(())
     }
 
-    /// The one exit.
-    async fn conclude(&self, call: &Arc<LiveCall>, record: Record, end: Result<Inspected, CallError>) {
-        let outcome = record.outcome(call, &end);
+    /// The one exit: records the outcome, then tells it. Nobody hears of an outcome that is not durable.
+    async fn conclude(self: &Arc<Self>, call: &Arc<LiveCall>, record: Record, end: Result<Inspected, CallError>) {
         let span = call.trace.span(span::RECORD);
-        let end = match self.write(&record, outcome.clone()).await {
-            Ok(()) => end,
-            Err(error) => {
-                span.fail("not recorded");
-                tracing::error!(call_id = %call.id, %error, "an outcome could not be made durable; trying on");
-                self.keep_trying(&record, outcome.clone());
-                // Not what happened, but all that can be vouched for.
-                Err(if record.is_committed() {
-                    CallError::Interrupted { may_have_run: true }
-                } else {
-                    CallError::LedgerUnavailable
-                })
-            }
-        };
+        let (end, outcome) = self.persist(call, &record, end).await;
         drop(span);
         let view = record.view(call, &outcome, &end);
         record.publish(call, &self.telemetry, &end);
@@ -176,28 +183,57 @@ impl Gateway {
         call.ended(view, end.err());
     }
 
-    async fn write(&self, record: &Record, outcome: crate::store::Outcome) -> Result<(), crate::store::StoreError> {
+    /// Writes the outcome, and goes on trying for a while when the store does not take it: a full disk may get room again. What
+    /// is told in the end is what is written, then or as soon as it can be; a row that never gets it says `interrupted` after a
+    /// restart.
+    async fn persist(
+        self: &Arc<Self>,
+        call: &LiveCall,
+        record: &Record,
+        mut end: Result<Inspected, CallError>,
+    ) -> (Result<Inspected, CallError>, Outcome) {
+        let mut outcome = record.outcome(call, &end);
+        for pause in RETRIES {
+            match self.write(record, outcome.clone()).await {
+                Ok(()) => return (end, outcome),
+                Err(error) => tracing::error!(call_id = %call.id, %error, "an outcome could not be made durable; trying again"),
+            }
+            tokio::time::sleep(pause).await;
+        }
+        // Not what happened, but all that can be vouched for.
+        end =
+            Err(if record.is_committed() { CallError::Interrupted { may_have_run: true } } else { CallError::LedgerUnavailable });
+        outcome = record.outcome(call, &end);
         if record.is_committed() {
+            self.tasks.spawn(self.clone().keep_trying(outcome.clone()));
+        }
+        (end, outcome)
+    }
+
+    async fn write(&self, record: &Record, outcome: Outcome) -> Result<(), StoreError> {
+        let written = if record.is_committed() {
             self.store.settle(outcome).await
         } else {
-            self.store.refuse(record.intent(false), outcome).await
+            match self.store.refuse(record.intent(false), outcome.clone()).await {
+                // The intent was written after all, although its commit was not acknowledged.
+                Err(StoreError::DuplicateCall(_)) => self.store.settle(outcome).await,
+                written => written,
+            }
+        };
+        match written {
+            // An earlier try was written, although it was not acknowledged.
+            Err(StoreError::NotOpen(_)) => Ok(()),
+            written => written,
         }
     }
 
-    /// A full disk may get room again. Until then the row says `running`; after a restart it says `interrupted`.
-    fn keep_trying(&self, record: &Record, outcome: crate::store::Outcome) {
-        if !record.is_committed() {
-            return;
-        }
-        let store = self.store.clone();
-        self.tasks.spawn(async move {
-            for pause in [1, 2, 5, 10, 30, 60] {
-                tokio::time::sleep(Duration::from_secs(pause)).await;
-                if store.settle(outcome.clone()).await.is_ok() {
-                    return;
-                }
+    async fn keep_trying(self: Arc<Self>, outcome: Outcome) {
+        while !self.tasks.is_closed() {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            if matches!(self.store.settle(outcome.clone()).await, Ok(()) | Err(StoreError::NotOpen(_))) {
+                return;
             }
-        });
+        }
     }
 
     /// The tools this caller may see, by name.
@@ -299,7 +335,7 @@ fn granted(decision: Decision, verdict: Verdict) -> Result<Permit, CallError> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "shaped for map_err")]
-fn internal(error: crate::store::StoreError) -> CallError {
+fn internal(error: StoreError) -> CallError {
     tracing::error!(%error, "the store could not be read");
     CallError::Internal
 }

@@ -59,6 +59,16 @@ impl Generation {
         Ok(Self { digest, catalog, policy, loaded_at: OffsetDateTime::now_utc() })
     }
 
+    /// Tells the operator what to know of it although it loaded.
+    pub fn warn(&self) {
+        for note in self.policy.notes() {
+            tracing::warn!(%note, "policy");
+        }
+        for warning in self.catalog.warnings() {
+            tracing::warn!(%warning, "tools");
+        }
+    }
+
     /// The folders and files a generation is made of.
     pub fn sources(config: &Config) -> Vec<PathBuf> {
         let policy = [config.policy.path.clone()].into_iter().chain(config.policy.data.clone());

@@ -5,14 +5,14 @@
 use mayfly_executor::wire::{Exit, Report};
 use serde_json::{Value, json};
 
-use crate::catalog::{Arguments, Tool};
+use crate::catalog::{Arguments, DEEPEST, REDACTED, Tool, depth};
 use crate::error::CallError;
 use crate::policy::Obligations;
 
 /// Values shorter than this are not searched for: they would redact half the output and protect nothing.
 const SHORTEST_REDACTED: usize = 4;
-/// What stands in place of a value that must not be shown.
-pub const REDACTED: &str = "[redacted]";
+/// Most characters of a failed tool's standard error that the record keeps.
+const DETAIL: usize = 500;
 
 /// What a call that ran came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,10 @@ pub struct Inspected {
     pub is_error: bool,
     /// How the tool ended, for the record: `code 0`, `signal 9`, `out of memory`.
     pub exit: String,
+    /// What the operator may know besides: a trap, why a program did not start, the end of standard error of a tool that failed.
+    pub detail: Option<String>,
+    /// Whether the tool may have had an effect.
+    pub may_have_run: bool,
     /// Bytes of standard output before inspection.
     pub output_bytes: usize,
 }
@@ -103,13 +107,31 @@ fn leaves(value: &Value, hidden: &mut Vec<String>) {
 /// a successful one whose output is not what its definition or the decision allows.
 pub fn inspect(tool: &Tool, obligations: &Obligations, redactor: &Redactor, report: Report) -> Result<Inspected, CallError> {
     let output_bytes = report.stdout.len();
+    if report.exit == Exit::Code(0) {
+        let mut result = success(tool, obligations, &report)?;
+        redactor.value(&mut result);
+        return Ok(Inspected { result, is_error: false, exit: "code 0".into(), detail: None, may_have_run: true, output_bytes });
+    }
+    let (exit, message) = failure(tool, obligations, &report.exit)?;
+    // A failing tool passes no schema, and no more rows than a successful one.
+    let said = matches!(report.exit, Exit::Code(_)).then(|| parse(&report.stdout).ok()).flatten();
+    let said = said.filter(|v| !v.is_null() && depth(v) <= DEEPEST && rows_fit(tool, obligations, v, Rows::IfAny).is_ok());
+    let exhausted: Vec<_> = report.exhausted.iter().collect();
+    let mut result = match (said, exhausted.is_empty()) {
+        (Some(said), true) => said,
+        (Some(said), false) => json!({ "error": message, "exhausted": exhausted, "output": said }),
+        (None, true) => json!({ "error": message }),
+        (None, false) => json!({ "error": message, "exhausted": exhausted }),
+    };
+    redactor.value(&mut result);
+    let may_have_run = report.exit != Exit::NotStarted;
+    Ok(Inspected { result, is_error: true, exit, detail: detail(&report, redactor), may_have_run, output_bytes })
+}
+
+/// How a tool failed: for the record, and for the agent. What we ended ourselves is an error of the call instead.
+fn failure(tool: &Tool, obligations: &Obligations, exit: &Exit) -> Result<(String, String), CallError> {
     let executor = &tool.definition.executor;
-    let failure = match report.exit {
-        Exit::Code(0) => {
-            let mut result = success(tool, obligations, &report)?;
-            redactor.value(&mut result);
-            return Ok(Inspected { result, is_error: false, exit: "code 0".into(), output_bytes });
-        }
+    let (exit, message) = match exit {
         Exit::Deadline => return Err(CallError::TimedOut(obligations.timeout.unwrap_or(executor.timeout))),
         Exit::Canceled => return Err(CallError::Canceled { may_have_run: true }),
         Exit::Code(code) => (format!("code {code}"), format!("the tool exited with code {code}")),
@@ -123,31 +145,41 @@ pub fn inspect(tool: &Tool, obligations: &Obligations, redactor: &Redactor, repo
         }
         Exit::NotStarted => ("not started".into(), "the tool's program could not be started".into()),
     };
-    let (exit, message) = failure;
-    let said =
-        matches!(report.exit, Exit::Code(_)).then(|| parse(&report.stdout).ok()).flatten().filter(|value| !value.is_null());
-    let exhausted: Vec<_> = report.exhausted.iter().collect();
-    let mut result = match (said, exhausted.is_empty()) {
-        (Some(said), true) => said,
-        (Some(said), false) => json!({ "error": message, "exhausted": exhausted, "output": said }),
-        (None, true) => json!({ "error": message }),
-        (None, false) => json!({ "error": message, "exhausted": exhausted }),
-    };
-    redactor.value(&mut result);
-    Ok(Inspected { result, is_error: true, exit, output_bytes })
+    Ok((exit, message))
+}
+
+fn detail(report: &Report, redactor: &Redactor) -> Option<String> {
+    let stderr = String::from_utf8_lossy(&report.stderr);
+    let last = stderr.trim_end().char_indices().rev().nth(DETAIL - 1).map_or(0, |(at, _)| at);
+    let parts = [report.detail.as_deref().unwrap_or_default(), stderr[last..].trim()];
+    let told = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
+    (!told.is_empty()).then(|| redactor.text(told))
+}
+
+/// Whether an output has to have rows for a cap to be kept.
+#[derive(Clone, Copy, PartialEq)]
+enum Rows {
+    /// A result without them cannot be held to the cap.
+    Required,
+    /// An error message needs none.
+    IfAny,
+}
+
+/// Whether the rows that the tool names are within the decision's cap.
+fn rows_fit(tool: &Tool, obligations: &Obligations, result: &Value, rows: Rows) -> Result<(), String> {
+    let (Some(cap), Some(at)) = (obligations.row_cap, tool.definition.rows.as_deref()) else { return Ok(()) };
+    match result.pointer(at).and_then(Value::as_array).map(Vec::len) {
+        None if rows == Rows::Required => Err(format!("the decision caps its rows, and there is no array at `{at}`")),
+        Some(count) if count as u64 > cap => Err(format!("it has {count} rows and the decision allows {cap}; ask for fewer")),
+        _ => Ok(()),
+    }
 }
 
 fn success(tool: &Tool, obligations: &Obligations, report: &Report) -> Result<Value, CallError> {
     let result = parse(&report.stdout).map_err(|()| CallError::OutputRejected("it is not UTF-8".into()))?;
     tool.check_output(&result)
         .map_err(|place| CallError::OutputRejected(format!("it does not fit the tool's output schema: {place}")))?;
-    if let Some(cap) = obligations.row_cap {
-        let rows = result.as_array().or_else(|| result.get("rows").and_then(Value::as_array)).map_or(0, Vec::len);
-        if rows as u64 > cap {
-            let detail = format!("it has {rows} rows and the decision allows {cap}; ask for fewer");
-            return Err(CallError::OutputRejected(detail));
-        }
-    }
+    rows_fit(tool, obligations, &result, Rows::Required).map_err(CallError::OutputRejected)?;
     Ok(result)
 }
 

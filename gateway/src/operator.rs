@@ -1,10 +1,13 @@
 //! What operators and monitoring see and do: the faces that the other two listeners ask for.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dashmap::DashMap;
+use futures_util::future::join_all;
 use mayfly_executor::Dispatcher;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
@@ -15,6 +18,9 @@ use crate::gateway::Gateway;
 use crate::http::admin::{Admin, AdminError, AgentRequest, AgentView, GenerationView, NewAgent, SandboxCounts, ToolStatus};
 use crate::http::observability::Vitals;
 use crate::store::StoreError;
+
+/// How long one tool may take to be made ready: a large module, compiled for the first time.
+const PREPARING: Duration = Duration::from_secs(120);
 
 /// The operator's view of a running gateway.
 pub struct Operator {
@@ -40,13 +46,22 @@ impl Operator {
     /// Makes every tool of the current generation ready, so that no first call finds out, and remembers which is not.
     pub async fn prepare(&self) {
         let generation = self.gateway.generation.load_full();
-        self.unprepared.clear();
-        for tool in generation.catalog.iter() {
-            let problem = match &tool.spec {
-                Err(why) => Some(why.to_string()),
-                Ok(spec) => self.dispatcher.prepare(spec).await.err().map(|error| error.to_string()),
-            };
-            if let Some(problem) = problem {
+        let current: HashSet<_> = generation.catalog.iter().map(|tool| tool.digest.clone()).collect();
+        self.unprepared.retain(|digest, _| current.contains(digest));
+        join_all(generation.catalog.iter().map(|tool| self.prepare_one(tool))).await;
+    }
+
+    async fn prepare_one(&self, tool: &Tool) {
+        let problem = match &tool.spec {
+            Err(why) => Some(why.to_string()),
+            Ok(spec) => match tokio::time::timeout(PREPARING, self.dispatcher.prepare(spec)).await {
+                Ok(prepared) => prepared.err().map(|error| error.to_string()),
+                Err(_) => Some(format!("it was not ready within {} s", PREPARING.as_secs())),
+            },
+        };
+        match problem {
+            None => drop(self.unprepared.remove(&tool.digest)),
+            Some(problem) => {
                 tracing::warn!(tool = %tool.definition.name, %problem, "a tool cannot run; calls of it are answered with 503");
                 self.unprepared.insert(tool.digest.clone(), problem);
             }

@@ -178,7 +178,8 @@ impl Policy {
         if !decision.allow {
             return Ok((decision, Verdict::Denied));
         }
-        match obligations::enforceable(answer.obligations.as_ref(), &question.tool.definition.executor) {
+        let definition = &question.tool.definition;
+        match obligations::enforceable(answer.obligations.as_ref(), &definition.executor, definition.rows.as_deref()) {
             Err(key) => {
                 decision.allow = false;
                 Ok((decision, Verdict::Unenforceable(key)))

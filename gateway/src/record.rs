@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+use mayfly_executor::spec::{SandboxSpec, Source};
 use mayfly_executor::wire;
 
 use crate::call::{CallRequest, CallState, CallView};
@@ -36,6 +37,14 @@ pub struct Record {
 impl Record {
     /// Starts with what the request says.
     pub fn new(call: &LiveCall, request: &CallRequest, arrived: Instant) -> Self {
+        call.trace.set(names::GEN_AI_OPERATION_NAME, names::span::EXECUTE_TOOL);
+        call.trace.set(names::GEN_AI_TOOL_CALL_ID, call.id.to_string());
+        call.trace.set(names::GEN_AI_AGENT_ID, call.caller.agent_id().to_owned());
+        for (name, value) in [(names::USER_ID, call.caller.user()), (names::TASK_ID, request.task_id.as_deref())] {
+            if let Some(value) = value {
+                call.trace.set(name, wire::clip(value).to_owned());
+            }
+        }
         let intent = Intent {
             call_id: call.id,
             agent_id: call.caller.agent_id().to_owned(),
@@ -58,8 +67,9 @@ impl Record {
     }
 
     /// Under which generation it is decided.
-    pub fn generation(&mut self, generation: &Generation) {
+    pub fn generation(&mut self, call: &LiveCall, generation: &Generation) {
         self.intent.generation = Some(generation.digest.clone());
+        call.trace.set(names::GENERATION, generation.digest.clone());
     }
 
     /// Keeps the true reason of an absence and gives back the error to show.
@@ -79,6 +89,11 @@ impl Record {
         call.trace.rename(names::span::execute_tool(&definition.name));
         call.trace.set(names::GEN_AI_TOOL_NAME, definition.name.clone());
         call.trace.set(names::TOOL_VERSION, definition.version.clone());
+        call.trace.set(names::TOOL_TIER, definition.tier.as_str());
+        call.trace.set(names::TOOL_DIGEST, tool.digest.clone());
+        if let Ok(SandboxSpec { source: Source::Module { sha256: digest, .. } | Source::Image(digest), .. }) = &tool.spec {
+            call.trace.set(names::IMAGE_DIGEST, digest.clone());
+        }
     }
 
     /// With which arguments: the redacted form, and the digest of the one value that everybody sees.
@@ -100,6 +115,9 @@ impl Record {
         call.amend(|view| view.decision_id = Some(id.clone()));
         call.trace.set(names::DECISION_ID, id.clone());
         call.trace.set(names::DECISION_ALLOW, decision.allow);
+        if !decision.reasons.is_empty() {
+            call.trace.set(names::DECISION_REASONS, decision.reasons.join("; "));
+        }
         self.intent.decision_id = Some(id);
         self.decision = Some(decision.clone());
     }
@@ -137,7 +155,8 @@ impl Record {
     pub fn outcome(&self, call: &LiveCall, end: &Result<Inspected, CallError>) -> Outcome {
         let problem = end.as_ref().err().map(|error| error.face().slug.to_owned());
         let may_have_run = match end {
-            Ok(_) | Err(CallError::TimedOut(_) | CallError::OutputRejected(_)) => true,
+            Ok(inspected) => inspected.may_have_run,
+            Err(CallError::TimedOut(_) | CallError::OutputRejected(_)) => true,
             Err(CallError::Canceled { may_have_run } | CallError::Interrupted { may_have_run }) => *may_have_run,
             Err(_) => false,
         };
@@ -157,7 +176,10 @@ impl Record {
 
     /// The true reason, also of what is shown as something else.
     fn detail(&self, end: &Result<Inspected, CallError>) -> Option<String> {
-        let error = end.as_ref().err()?;
+        let error = match end {
+            Ok(inspected) => return inspected.detail.clone(),
+            Err(error) => error,
+        };
         let absence = if self.hidden { " (it exists, and is hidden from this caller)" } else { "" };
         let reasons = match error {
             CallError::Denied { reasons } if reasons.len() > 1 => format!("; also: {}", reasons[1..].join("; ")),
@@ -174,8 +196,12 @@ impl Record {
         let took = self.elapsed();
         let state = outcome_state(end);
         call.trace.set(names::OUTCOME, state.as_str());
+        if let Ok(Inspected { exit, detail: Some(detail), .. }) = end {
+            tracing::warn!(call_id = %call.id, tool = %self.intent.tool, %exit, %detail, "a tool failed");
+        }
         if let Ok(inspected) = end {
             call.trace.set(names::EXIT, inspected.exit.clone());
+            call.trace.set(names::OUTPUT_TYPE, if inspected.result.is_string() { "text" } else { "json" });
             call.trace.set(names::OUTPUT_BYTES, i64::try_from(inspected.output_bytes).unwrap_or(i64::MAX));
         }
         call.trace.finish(!matches!(end, Ok(inspected) if !inspected.is_error));

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{CallEvent, CallId};
+use crate::catalog::{Arguments, Tool};
 use crate::error::CallError;
 use crate::inspect::Redactor;
 use crate::live::LiveCall;
@@ -39,6 +40,20 @@ impl Runner {
         permit.tool().definition.executor.backend == BackendKind::Wasm
     }
 
+    /// Whether the permitted call can be made at all: its tool's artefact is there, its command line can be written.
+    ///
+    /// # Errors
+    /// [`CallError::ToolUnavailable`], [`CallError::InvalidArguments`].
+    pub fn check(permit: &Permit, call: &LiveCall) -> Result<(), CallError> {
+        let (tool, arguments) = (permit.tool(), permit.arguments());
+        let name = &tool.definition.name;
+        if let Err(why) = &tool.spec {
+            tracing::warn!(call_id = %call.id, tool = %name, %why, "a call found its tool unavailable");
+            return Err(CallError::ToolUnavailable(name.clone()));
+        }
+        command(tool, arguments).map(|_| ())
+    }
+
     /// Spends the permit: one sandbox, one invocation, one report.
     ///
     /// # Errors
@@ -46,10 +61,7 @@ impl Runner {
     pub async fn run(&self, permit: Permit, call: &LiveCall, redactor: &Redactor) -> Result<Report, CallError> {
         let tool = permit.tool().clone();
         let name = &tool.definition.name;
-        let spec = tool.spec.clone().map_err(|why| {
-            tracing::warn!(call_id = %call.id, tool = %name, %why, "a call found its tool unavailable");
-            CallError::ToolUnavailable(name.clone())
-        })?;
+        let spec = tool.spec.clone().map_err(|_| CallError::ToolUnavailable(name.clone()))?;
         let backend = spec.backend();
         let host = CallHost::new(self, call, redactor, tool.definition.expose_logs, backend);
         let order = order(permit, spec, call.id, host.traceparent())?;
@@ -78,9 +90,7 @@ impl Runner {
 fn order(permit: Permit, spec: SandboxSpec, id: CallId, traceparent: String) -> Result<Order, CallError> {
     let (tool, arguments, obligations) = permit.spend();
     let executor = &tool.definition.executor;
-    let command = tool
-        .command_line(&arguments)
-        .map_err(|violation| CallError::InvalidArguments { tool: tool.definition.name.clone(), violations: vec![violation] })?;
+    let command = command(&tool, &arguments)?;
     let key = WireKey::generate().map_err(|error| {
         tracing::error!(call_id = %id, %error, "the operating system gave no randomness");
         CallError::Internal
@@ -98,6 +108,11 @@ fn order(permit: Permit, spec: SandboxSpec, id: CallId, traceparent: String) -> 
         traceparent,
     };
     Ok(Order { spec, invocation })
+}
+
+fn command(tool: &Tool, arguments: &Arguments) -> Result<Vec<String>, CallError> {
+    tool.command_line(arguments)
+        .map_err(|violation| CallError::InvalidArguments { tool: tool.definition.name.clone(), violations: vec![violation] })
 }
 
 fn shown(failure: &Failure, tool: &str, timeout: Duration) -> CallError {

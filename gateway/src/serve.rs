@@ -88,6 +88,7 @@ pub struct Serving {
     pub observability: SocketAddr,
     /// Where administration is.
     pub admin: PathBuf,
+    dispatcher: Arc<Dispatcher>,
     grace: Duration,
     /// Ends watching and reaping; then, once calls have ended, the doors.
     background: CancellationToken,
@@ -114,7 +115,10 @@ impl Serving {
         if reaped > 0 {
             tracing::warn!(sandboxes = reaped, "sandboxes of the last run were destroyed");
         }
+        // Before the sources are read: what is saved while the gateway starts is a change.
+        let changes = watch::watch(Generation::sources(&config)).map_err(|error| ServeError::Watch(error.to_string()))?;
         let generation = Generation::load(&config)?;
+        generation.warn();
         let gateway = Arc::new(Gateway {
             callers: Authenticator::open(&config.data_dir, store.clone()).await?,
             generation: ArcSwap::from_pointee(generation),
@@ -137,12 +141,13 @@ impl Serving {
             admin: admin_path,
             gateway,
             operator,
+            dispatcher: dispatcher.clone(),
             grace: config.drain_grace,
             background: CancellationToken::new(),
             doors: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        serving.watch(config.clone())?;
+        serving.watch(changes, config.clone());
         serving.tasks.spawn(reaper::run(dispatcher, serving.background.clone()));
         serving.open(agents_listener, observability_listener, admin_socket, &config);
         Ok(serving)
@@ -170,8 +175,7 @@ impl Serving {
     }
 
     /// Loads a new generation whenever a source changes.
-    fn watch(&self, config: Config) -> Result<(), ServeError> {
-        let mut changes = watch::watch(Generation::sources(&config)).map_err(|error| ServeError::Watch(error.to_string()))?;
+    fn watch(&self, mut changes: watch::Watch, config: Config) {
         let (gateway, operator, stop) = (self.gateway.clone(), self.operator.clone(), self.background.clone());
         self.tasks.spawn(async move {
             loop {
@@ -182,13 +186,14 @@ impl Serving {
                 reload(&gateway, &operator, &config).await;
             }
         });
-        Ok(())
     }
 
     /// Drains and closes: running calls get the grace time, then end as canceled; every call has its outcome before this returns.
     pub async fn stop(self) {
         self.background.cancel();
         self.gateway.drain(self.grace).await;
+        // What was canceled in the middle of its start may have come up since.
+        reaper::reap(&self.dispatcher).await;
         self.doors.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -199,17 +204,21 @@ impl Serving {
     }
 }
 
-async fn reload(gateway: &Gateway, operator: &Operator, config: &Config) {
+async fn reload(gateway: &Gateway, operator: &Arc<Operator>, config: &Config) {
     let wanted = config.clone();
     let loaded = tokio::task::spawn_blocking(move || Generation::load(&wanted)).await;
     let loaded = loaded.map_err(|panic| panic.to_string()).and_then(|result| result.map_err(|error| error.to_string()));
     match loaded {
-        Ok(generation) if generation.digest == gateway.generation.load().digest => {}
+        // Taken back before it was served: what was refused is of the past.
+        Ok(generation) if generation.digest == gateway.generation.load().digest => operator.reloaded(None),
         Ok(generation) => {
             tracing::info!(generation = %generation.digest, tools = generation.catalog.iter().count(), "a new generation serves");
+            generation.warn();
             gateway.generation.store(Arc::new(generation));
             operator.reloaded(None);
-            operator.prepare().await;
+            // An engine that hangs must not hold up the next reload.
+            let operator = operator.clone();
+            tokio::spawn(async move { operator.prepare().await });
         }
         Err(error) => {
             tracing::error!(%error, "the changed tools or policy were refused; the generation before stays");

@@ -62,7 +62,7 @@ async fn the_same_tool_with_another_argument_is_refused_without_a_sandbox() {
     assert!(answer.body["decision_id"].is_string());
     let line = mayfly.call_line(answer.body["call_id"].as_str().unwrap());
     assert_eq!(line["outcome"], "denied");
-    assert_eq!(mayfly.metric("mayfly_sandboxes", "started").await, 0.0, "a denied call starts nothing");
+    assert_eq!(mayfly.metric("mayfly_sandbox_start_seconds_count", "").await, 0.0, "a denied call starts nothing");
     let stranger = mayfly.agent("bob").call("echo", json!({"text": "hi"})).await;
     assert_eq!(stranger.status, 403, "default deny");
 }

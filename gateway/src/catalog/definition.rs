@@ -59,6 +59,11 @@ pub struct Definition {
     /// Ceilings beyond one sandbox.
     #[serde(default)]
     pub limits: Limits,
+    /// Where in the result its rows are: a JSON Pointer to an array, `""` for the result itself. A decision can only cap rows that
+    /// are named here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^(/.*)?$"))]
+    pub rows: Option<String>,
     /// Whether the lines that the tool writes to standard error reach agents; true or false (the default).
     #[serde(default)]
     pub expose_logs: bool,

@@ -13,6 +13,7 @@ use crate::document::tokens;
 
 pub(super) use close::closed;
 pub(super) use defaults::{Overfull, fill};
+pub use redact::REDACTED;
 pub(super) use redact::redacted;
 
 /// Keywords with a list of subschemas for the same value.

@@ -82,7 +82,7 @@ pub(super) fn whole(detail: impl Into<String>) -> Vec<Violation> {
 }
 
 /// How deep a value goes: 0 for a scalar. Without recursion, so that depth itself cannot hurt.
-pub(super) fn depth(value: &Value) -> usize {
+pub(crate) fn depth(value: &Value) -> usize {
     let mut deepest = 0;
     let mut next = vec![(value, 0)];
     while let Some((value, depth)) = next.pop() {

@@ -18,7 +18,7 @@ use crate::telemetry::Log;
 
 /// The tools that the demo builds; the policy that ships lets the agent `demo` call both.
 const TOOLS: [&str; 2] = ["images/http_probe", "images/json_query"];
-/// How long the query that never ends may take: the decision's obligation cannot lengthen the tool's own deadline.
+/// The policy that refuses the second call.
 const POLICY: &str = "policies/default/authz.rego";
 
 /// See what Mayfly does: builds two tools, runs three calls through a real gateway, leaves nothing.

@@ -39,8 +39,9 @@ pub(super) fn read(answer: Option<&Value>) -> Result<Obligations, String> {
     Ok(obligations)
 }
 
-/// Reads `obligations` and narrows them to what this executor does anyway; on error, the key that cannot be kept.
-pub(super) fn enforceable(answer: Option<&Value>, executor: &Executor) -> Result<Obligations, String> {
+/// Reads `obligations` and narrows them to what this executor does anyway; on error, the key that cannot be kept. `rows` is
+/// where the tool says its rows are: without it there is nothing to count.
+pub(super) fn enforceable(answer: Option<&Value>, executor: &Executor, rows: Option<&str>) -> Result<Obligations, String> {
     let mut obligations = read(answer)?;
     obligations.timeout = obligations.timeout.map(|timeout| timeout.min(executor.timeout));
     obligations.output_limit = obligations.output_limit.map(|limit| limit.min(executor.output_limit));
@@ -48,6 +49,9 @@ pub(super) fn enforceable(answer: Option<&Value>, executor: &Executor) -> Result
         && !egress.iter().all(|destination| executor.network.contains(destination))
     {
         return Err("egress".to_owned());
+    }
+    if obligations.row_cap.is_some() && rows.is_none() {
+        return Err("row_cap".to_owned());
     }
     if obligations.isolation.is_some_and(|least| isolation(executor.backend) < Some(least)) {
         return Err("isolation".to_owned());
@@ -107,7 +111,7 @@ mod tests {
     }
 
     fn wasm(demanded: Value) -> Result<Obligations, String> {
-        enforceable(Some(&demanded), &executor(BackendKind::Wasm))
+        enforceable(Some(&demanded), &executor(BackendKind::Wasm), Some("/rows"))
     }
 
     #[test]
@@ -120,7 +124,7 @@ mod tests {
         let kept = wasm(json!({"timeout": "1h", "output_limit": "1Gi"})).unwrap();
         assert_eq!((kept.timeout, kept.output_limit), (Some(Duration::from_secs(10)), Some(ByteSize(1 << 16))));
         assert_eq!(wasm(json!({"egress": []})).unwrap().egress, Some(BTreeSet::new()));
-        assert_eq!(enforceable(None, &executor(BackendKind::Wasm)), Ok(Obligations::default()));
+        assert_eq!(enforceable(None, &executor(BackendKind::Wasm), Some("/rows")), Ok(Obligations::default()));
     }
 
     #[test]
@@ -153,7 +157,7 @@ mod tests {
     #[test]
     fn a_container_is_isolated_enough_for_both() {
         for least in ["wasm", "container"] {
-            assert!(enforceable(Some(&json!({"isolation": least})), &executor(BackendKind::Docker)).is_ok());
+            assert!(enforceable(Some(&json!({"isolation": least})), &executor(BackendKind::Docker), Some("/rows")).is_ok());
         }
     }
 }

@@ -13,8 +13,6 @@ pub use opentelemetry_semantic_conventions::attribute::{ERROR_TYPE, USER_ID};
 pub const GEN_AI_OPERATION_NAME: &str = "gen_ai.operation.name";
 /// The tool, by its name in the catalog.
 pub const GEN_AI_TOOL_NAME: &str = "gen_ai.tool.name";
-/// Always `extension`: run on the side of the systems it acts on, not by the agent's client.
-pub const GEN_AI_TOOL_TYPE: &str = "gen_ai.tool.type";
 /// The call's id.
 pub const GEN_AI_TOOL_CALL_ID: &str = "gen_ai.tool.call.id";
 /// The arguments as JSON; redacted.
@@ -34,16 +32,10 @@ pub mod span {
     pub const VALIDATE: &str = "validate";
     /// What policy says.
     pub const AUTHORIZE: &str = "authorize";
-    /// Waiting for a human.
-    pub const APPROVE: &str = "approve";
     /// Making the intent durable.
     pub const COMMIT: &str = "commit";
-    /// Making the call's credentials.
-    pub const MINT: &str = "mint";
     /// Starting a sandbox for the call.
     pub const SANDBOX_START: &str = "sandbox.start";
-    /// Taking a warm sandbox.
-    pub const SANDBOX_CLAIM: &str = "sandbox.claim";
     /// From delivery to report; spans made inside the sandbox are its children.
     pub const TOOL_RUN: &str = "tool.run";
     /// Inspecting the output and recording the outcome.

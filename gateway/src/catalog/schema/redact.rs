@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::possible;
 
 /// Stands where a `writeOnly` value was.
-const REDACTED: &str = "[redacted]";
+/// What stands in place of a value that must not be shown.
+pub const REDACTED: &str = "[redacted]";
 
 /// `value` without anything that any subschema which may apply marks `writeOnly`. Rather too much than too little.
 pub(in crate::catalog) fn redacted(root: &Value, value: &Value) -> Value {
