@@ -191,10 +191,11 @@ pub enum Line {
 impl Line {
     /// Reads one line of a tool's standard error (without its newline).
     pub fn parse(line: &[u8]) -> Self {
-        if line.first() == Some(&b'{') && line.len() <= MAX_TEXT {
-            if let Ok(progress) = serde_json::from_slice::<Progress>(line) {
-                return Self::Progress(progress);
-            }
+        if line.first() == Some(&b'{')
+            && line.len() <= MAX_TEXT
+            && let Ok(progress) = serde_json::from_slice::<Progress>(line)
+        {
+            return Self::Progress(progress);
         }
         Self::Log(clip(&String::from_utf8_lossy(line)).to_owned())
     }
@@ -238,6 +239,7 @@ pub enum FromExecutor {
 /// Frames from the gateway to the executor. The first is always `Invocation`; every other one is sealed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "one invocation a connection, made once and sent at once")]
 pub enum ToExecutor {
     /// Run this.
     Invocation(Invocation),

@@ -126,6 +126,14 @@ pub struct CallRequest {
     pub authenticated: Option<(Instant, Instant)>,
 }
 
+impl CallRequest {
+    /// Stands for a request that could not be read, in its record.
+    pub fn unreadable() -> Self {
+        let (tool, arguments) = (String::new(), serde_json::Map::new());
+        Self { tool, version: None, arguments, task_id: None, reason: None, traceparent: None, authenticated: None }
+    }
+}
+
 /// Something that happened to a call, in order. Events of one call are numbered from 0.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]

@@ -98,7 +98,7 @@ pub struct LimitsConfig {
     #[schemars(schema_with = "size_schema")]
     pub body: ByteSize,
     /// The deepest JSON in a request body.
-    #[schemars(range(min = 4, max = 128))]
+    #[schemars(range(min = 4, max = 64))]
     pub json_depth: u32,
     /// The most connections at once.
     #[schemars(range(min = 1, max = 1_000_000))]

@@ -92,6 +92,19 @@ impl Gateway {
         Ticket::take(call).await
     }
 
+    /// Records a request that asked for a call and could not be read. It has an id, a trace and an outcome like any refused call.
+    pub async fn refuse(self: &Arc<Self>, caller: Arc<Caller>, error: CallError) -> CallFailure {
+        let request = CallRequest::unreadable();
+        let trace = self.telemetry.begin(span::EXECUTE_TOOL, None);
+        let call = self.live.open(caller, &request, trace);
+        let record = Record::new(&call, &request, Instant::now());
+        self.conclude(&call, record, Err(error.clone())).await;
+        match call.wait().await {
+            Err(failure) => failure,
+            Ok(view) => CallFailure { error, id: view.id, trace_id: view.trace_id, decision_id: None },
+        }
+    }
+
     async fn drive(self: Arc<Self>, call: Arc<LiveCall>, request: CallRequest, arrived: Instant) {
         let mut record = Record::new(&call, &request, arrived);
         // Whatever panics below (an engine, a validator) ends its own call, with an outcome like any other.

@@ -94,6 +94,7 @@ impl From<AgentError> for AdminError {
         match error {
             AgentError::Name(_) | AgentError::User(_) => Self::Invalid(error.to_string()),
             AgentError::Store(StoreError::DuplicateAgent(name)) => Self::AgentExists(name),
+            AgentError::Store(StoreError::RemovedAgent(name)) => Self::AgentRemoved(name),
             AgentError::Store(StoreError::UnknownAgent(name)) => Self::UnknownAgent(name),
             other => Self::Store(other.to_string()),
         }

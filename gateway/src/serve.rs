@@ -160,7 +160,12 @@ impl Serving {
         admin_socket: socket::OperatorSocket,
         config: &Config,
     ) {
-        let bodies = BodyLimits { bytes: usize::try_from(config.limits.body.0).unwrap_or(usize::MAX), ..BodyLimits::default() };
+        let bodies = BodyLimits {
+            bytes: usize::try_from(config.limits.body.0).unwrap_or(usize::MAX),
+            json_depth: config.limits.json_depth as usize,
+            wait: config.limits.wait,
+            ..BodyLimits::default()
+        };
         let agents_door = agents::layers(agents::routes(self.gateway.clone(), bodies), self.gateway.clone());
         let limits = ConnectionLimits {
             connections: config.limits.connections as usize,

@@ -158,7 +158,8 @@ impl Store {
     }
 
     /// The calls of one owner, newest first by order of recording, at most `limit`; of one task if given. Tasks are scoped to
-    /// their owner: the same task id of another agent or user is another task.
+    /// their owner: the same task id of another agent or user is another task. What may be long is left out: `arguments` is
+    /// empty and `result` is `None`.
     ///
     /// # Errors
     /// When the database fails.
@@ -175,17 +176,22 @@ impl Store {
     /// Registers an agent.
     ///
     /// # Errors
-    /// [`StoreError::DuplicateAgent`] when the name is taken.
+    /// [`StoreError::DuplicateAgent`] when the name is taken, [`StoreError::RemovedAgent`] when it was once.
     pub async fn add_agent(&self, agent: AgentRow) -> Result<(), StoreError> {
-        self.writer.write(Write::AddAgent(Box::new(agent))).await
+        let name = agent.name.clone();
+        let added = self.writer.write(Write::AddAgent(Box::new(agent))).await;
+        if matches!(added, Err(StoreError::DuplicateAgent(_))) && self.reader.was_removed(&name).await? {
+            return Err(StoreError::RemovedAgent(name));
+        }
+        added
     }
 
-    /// Removes an agent. Its calls stay.
+    /// Removes an agent and wipes its key. Its calls stay, and so does its name: nobody can have it again.
     ///
     /// # Errors
     /// [`StoreError::UnknownAgent`].
     pub async fn remove_agent(&self, name: &str) -> Result<(), StoreError> {
-        self.writer.write(Write::RemoveAgent(name.to_owned())).await
+        self.writer.write(Write::RemoveAgent { name: name.to_owned(), at: OffsetDateTime::now_utc() }).await
     }
 
     /// Locks an agent out, or lets it in again. Repeating it is no error.
@@ -196,7 +202,7 @@ impl Store {
         self.writer.write(Write::SuspendAgent { name: name.to_owned(), suspended }).await
     }
 
-    /// Every agent, by name.
+    /// Every agent that was not removed, by name.
     ///
     /// # Errors
     /// When the database fails.

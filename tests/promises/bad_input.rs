@@ -42,6 +42,9 @@ async fn every_malformed_body_is_told_what_is_wrong_with_it() {
         assert!(statuses.contains(&u64::from(answer.status)), "{what}: {answer:?}");
         assert_eq!(answer.headers["content-type"], "application/problem+json", "{what}");
         assert!(answer.body["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{what}: {answer:?}");
+        assert!(answer.body["trace_id"].is_string(), "{what} has a trace: {answer:?}");
+        let line = mayfly.call_line(answer.body["call_id"].as_str().unwrap());
+        assert_eq!((&line["outcome"], &line["agent_id"]), (&json!("denied"), &json!("ann")), "{what} has a record");
     }
     alive(&mayfly, &ann).await;
 }

@@ -113,3 +113,14 @@ async fn another_version_is_named() {
     assert_eq!(answer.status, 404);
     assert!(answer.body["detail"].as_str().unwrap().contains("1.0.0"), "{answer:?}");
 }
+
+#[tokio::test]
+async fn past_the_longest_wait_the_call_goes_on_and_is_looked_up() {
+    let mayfly = setup().set("/limits", json!({"wait": "1s"})).tool("slow", &tools::yaml("slow", ""), Some(tools::SPIN)).start();
+    let ann = mayfly.agent("ann");
+    let answer = ann.call("slow", json!({})).await;
+    assert_eq!((answer.status, &answer.body["state"]), (202, &json!("running")), "{answer:?}");
+    let id = answer.body["id"].as_str().unwrap();
+    assert_eq!(answer.headers["location"].to_str().unwrap(), format!("/v1/calls/{id}"));
+    assert_eq!(ann.wait(id).await["state"], "timed_out");
+}

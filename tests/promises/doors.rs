@@ -57,6 +57,8 @@ async fn a_removed_key_is_no_key() {
     let (code, _, err) = mayfly_tests::harness::cli(&["agent", "remove", "ann", "--socket", socket]);
     assert_eq!(code, 0, "{err}");
     assert_eq!(ann.call("echo", json!({})).await.status, 401);
+    let (code, _, err) = mayfly_tests::harness::cli(&["agent", "add", "ann", "--socket", socket]);
+    assert!(code != 0 && err.contains("removed"), "the name stays with the calls on record under it: {code} {err}");
 }
 
 #[tokio::test]

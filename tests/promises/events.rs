@@ -32,6 +32,8 @@ async fn followers_see_it_all_in_order_and_logs_only_where_exposed() {
         let resumed = ann.request("GET", &format!("/v1/calls/{id}/events")).header("Last-Event-ID", "0").send().await.unwrap();
         let resumed = resumed.text().await.unwrap();
         assert!(resumed.contains("timed_out") && !resumed.contains("running"), "{resumed}");
+        let over = ann.request("GET", &format!("/v1/calls/{id}/events")).header("Last-Event-ID", "end").send().await.unwrap();
+        assert_eq!(over.status(), 204, "a client that has seen the end is told not to come back");
         let line = mayfly.call_line(&id);
         assert!(!line.to_string().contains("looking"), "standard error is not in the record: {line}");
     }

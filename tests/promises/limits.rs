@@ -31,12 +31,13 @@ async fn memory_and_output() {
 #[tokio::test]
 async fn concurrency_of_a_tool_and_of_the_gateway() {
     let spin = |name| tools::yaml(name, "limits: { concurrency: 1 }\n").replace("timeout: 2s", "timeout: 20s");
-    let mayfly = Setup::new()
+    let mut mayfly = Setup::new()
         .tool("one", &spin("one"), Some(tools::SPIN))
         .tool("two", &spin("two"), Some(tools::SPIN))
         .tool("echo", &tools::yaml("echo", ""), Some(tools::ECHO))
         .set("/limits", json!({"running": 2}))
         .start();
+    mayfly.leaves_running = true;
     let ann = mayfly.agent("ann");
     let first = ann.start("one", json!({})).await;
     assert_eq!(first.status, 202);

@@ -131,8 +131,14 @@ impl Setup {
     pub fn start(self) -> Mayfly {
         let file = self.dir.path().join("mayfly.json");
         std::fs::write(&file, self.config.to_string()).expect("the configuration");
-        let mut mayfly =
-            Mayfly { setup: self, child: None, url: String::new(), observability: String::new(), log: Default::default() };
+        let mut mayfly = Mayfly {
+            setup: self,
+            child: None,
+            leaves_running: false,
+            url: String::new(),
+            observability: String::new(),
+            log: Default::default(),
+        };
         mayfly.launch();
         mayfly
     }
@@ -142,6 +148,8 @@ impl Setup {
 pub struct Mayfly {
     setup: Setup,
     child: Option<Child>,
+    /// Whether the test ends with calls under way on purpose; otherwise a sandbox that is left fails it.
+    pub leaves_running: bool,
     /// The agents' door.
     pub url: String,
     /// The observability listener.
@@ -266,8 +274,42 @@ impl Mayfly {
     }
 }
 
+impl Mayfly {
+    /// How many sandboxes it says there are; `None` when it does not answer any more.
+    fn sandboxes(&self) -> Option<f64> {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(self.observability.trim_start_matches("http://")).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(
+            text.lines()
+                .filter(|l| l.starts_with("mayfly_sandboxes{"))
+                .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum(),
+        )
+    }
+
+    /// Whether every call is over and nothing of any stands, within a few seconds.
+    fn is_empty(&self) -> bool {
+        let begun = Instant::now();
+        loop {
+            match self.sandboxes() {
+                None | Some(0.0) => return true,
+                Some(_) if begun.elapsed() > Duration::from_secs(15) => return false,
+                Some(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+}
+
 impl Drop for Mayfly {
     fn drop(&mut self) {
+        let running = self.log().iter().filter(|line| line["event"] == "tool_call").count();
+        if !std::thread::panicking() && self.child.is_some() && !self.leaves_running {
+            assert!(self.is_empty(), "after {running} calls a sandbox was left: {:#?}", self.log());
+        }
         let code = self.stop();
         if !std::thread::panicking() && code.is_some() {
             assert_eq!(code, Some(0), "the gateway did not end well: {:#?}", self.log());

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use super::keys::PresentedKey;
 use super::{AgentError, AgentKey, Caller, KeyHasher};
 use crate::error::CallError;
-use crate::store::{AgentRow, Store};
+use crate::store::{AgentRow, Store, StoreError};
 
 /// Compared with when nobody has the presented id, so that this takes as long as a wrong secret.
 const NOBODY: [u8; 32] = [0; 32];
@@ -34,21 +34,25 @@ pub struct Agent {
 }
 
 /// What is known of a key id.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Registered {
     mac: [u8; 32],
     suspended: bool,
     caller: Arc<Caller>,
 }
 
-/// Knows every registered agent. A change is in the store first and counts for every request that comes after it.
+/// Every registered agent by the public part of its key.
+type Agents = HashMap<String, Registered>;
+
+/// Knows every registered agent. A change is in the store first and counts for every request that comes after it; one that was
+/// begun is carried out here too, also when whoever asked for it has gone.
 #[derive(Debug)]
 pub struct Authenticator {
     hasher: KeyHasher,
     store: Arc<Store>,
-    by_key_id: ArcSwap<HashMap<String, Registered>>,
+    by_key_id: Arc<ArcSwap<Agents>>,
     /// One change at a time, so that what is swapped in is never older than what it replaces.
-    changes: Mutex<()>,
+    changes: Arc<Mutex<()>>,
 }
 
 impl Authenticator {
@@ -71,7 +75,8 @@ impl Authenticator {
                 });
             }
         };
-        Ok(Self { hasher, store, by_key_id: ArcSwap::from_pointee(index(agents)), changes: Mutex::default() })
+        let by_key_id = Arc::new(ArcSwap::from_pointee(agents.into_iter().map(registered).collect()));
+        Ok(Self { hasher, store, by_key_id, changes: Arc::default() })
     }
 
     /// The caller behind the value of an `Authorization` header. No I/O; takes the same time for a wrong secret and an unknown id.
@@ -97,7 +102,6 @@ impl Authenticator {
     pub async fn add(&self, name: &str, user: Option<&str>) -> Result<AgentKey, AgentError> {
         check_name(name)?;
         user.map_or(Ok(()), check_user)?;
-        let _turn = self.changes.lock().await;
         let key = AgentKey::generate()?;
         let row = AgentRow {
             key_id: key.id().to_owned(),
@@ -107,19 +111,22 @@ impl Authenticator {
             created_at: OffsetDateTime::now_utc(),
             suspended: false,
         };
-        self.store.add_agent(row).await?;
-        self.reload().await?;
+        let (key_id, agent) = registered(row.clone());
+        let store = self.store.clone();
+        let write = async move { store.add_agent(row).await };
+        self.change(write, move |agents| drop(agents.insert(key_id, agent))).await?;
         Ok(key)
     }
 
-    /// Removes an agent: its key is worth nothing from here on.
+    /// Removes an agent: its key is worth nothing from here on, and nobody can have its name again.
     ///
     /// # Errors
     /// [`AgentError::Store`], also when there is no such agent.
     pub async fn remove(&self, name: &str) -> Result<(), AgentError> {
-        let _turn = self.changes.lock().await;
-        self.store.remove_agent(name).await?;
-        self.reload().await
+        let (store, name) = (self.store.clone(), name.to_owned());
+        let gone = name.clone();
+        let write = async move { store.remove_agent(&name).await };
+        self.change(write, move |agents| agents.retain(|_, agent| agent.caller.agent_id != gone)).await
     }
 
     /// Locks an agent out.
@@ -127,9 +134,7 @@ impl Authenticator {
     /// # Errors
     /// [`AgentError::Store`], also when there is no such agent.
     pub async fn suspend(&self, name: &str) -> Result<(), AgentError> {
-        let _turn = self.changes.lock().await;
-        self.store.suspend_agent(name, true).await?;
-        self.reload().await
+        self.set_suspended(name, true).await
     }
 
     /// Lets an agent in again.
@@ -137,9 +142,7 @@ impl Authenticator {
     /// # Errors
     /// [`AgentError::Store`], also when there is no such agent.
     pub async fn resume(&self, name: &str) -> Result<(), AgentError> {
-        let _turn = self.changes.lock().await;
-        self.store.suspend_agent(name, false).await?;
-        self.reload().await
+        self.set_suspended(name, false).await
     }
 
     /// Every agent, by name.
@@ -158,18 +161,40 @@ impl Authenticator {
         Ok(rows.into_iter().map(agent).collect())
     }
 
-    async fn reload(&self) -> Result<(), AgentError> {
-        self.by_key_id.store(Arc::new(index(self.store.agents().await?)));
-        Ok(())
+    async fn set_suspended(&self, name: &str, suspended: bool) -> Result<(), AgentError> {
+        let (store, name) = (self.store.clone(), name.to_owned());
+        let changed = name.clone();
+        let write = async move { store.suspend_agent(&name, suspended).await };
+        let apply = move |agents: &mut Agents| {
+            agents.values_mut().filter(|agent| agent.caller.agent_id == changed).for_each(|agent| agent.suspended = suspended);
+        };
+        self.change(write, apply).await
+    }
+
+    /// Carries out a change: in the store and, once that is acknowledged, here, where nothing can fail any more. On a task of
+    /// its own: dropped between the two, a suspension would be recorded and not in force.
+    async fn change(
+        &self,
+        write: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+        apply: impl FnOnce(&mut Agents) + Send + 'static,
+    ) -> Result<(), AgentError> {
+        let (by_key_id, changes) = (self.by_key_id.clone(), self.changes.clone());
+        let task = tokio::spawn(async move {
+            let _turn = changes.lock().await;
+            write.await?;
+            let mut agents = (**by_key_id.load()).clone();
+            apply(&mut agents);
+            by_key_id.store(Arc::new(agents));
+            Ok::<(), StoreError>(())
+        });
+        // The task ends early only with the process.
+        Ok(task.await.unwrap_or(Err(StoreError::Closed))?)
     }
 }
 
-fn index(agents: Vec<AgentRow>) -> HashMap<String, Registered> {
-    let registered = |agent: AgentRow| {
-        let caller = Arc::new(Caller { agent_id: agent.name, user: agent.user, actors: Vec::new() });
-        (agent.key_id, Registered { mac: agent.key_mac, suspended: agent.suspended, caller })
-    };
-    agents.into_iter().map(registered).collect()
+fn registered(agent: AgentRow) -> (String, Registered) {
+    let caller = Arc::new(Caller { agent_id: agent.name, user: agent.user, actors: Vec::new() });
+    (agent.key_id, Registered { mac: agent.key_mac, suspended: agent.suspended, caller })
 }
 
 /// The token of a `Bearer` header (RFC 6750, section 2.1); the scheme's name is case-insensitive (RFC 9110, section 11.1).

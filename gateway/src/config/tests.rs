@@ -58,6 +58,8 @@ fn bounds_bite() {
     for (text, key) in [
         ("start_timeout: 0s", "start_timeout"),
         ("limits: {wait: 2h}", "limits.wait"),
+        ("limits: {json_depth: 3}", "limits.json_depth"),
+        ("limits: {json_depth: 65}", "limits.json_depth"),
         ("limits: {header_timeout: 5m}", "limits.header_timeout"),
         ("limits: {requests_per_second: 3000}", "limits.burst"),
         ("wasm: {max_memory: 8Gi}", "wasm.max_memory"),

@@ -26,7 +26,7 @@ pub trait Admin: Send + Sync {
     async fn add_agent(&self, agent: AgentRequest) -> Result<NewAgent, AdminError>;
     /// The registered agents, by name.
     async fn agents(&self) -> Result<Vec<AgentView>, AdminError>;
-    /// Removes an agent; its key is worth nothing from then on.
+    /// Removes an agent; its key is worth nothing from then on, and nobody can have its name again.
     async fn remove_agent(&self, name: &str) -> Result<(), AdminError>;
     /// Suspends an agent, or lifts that. Doing it twice is no error.
     async fn set_suspended(&self, name: &str, suspended: bool) -> Result<AgentView, AdminError>;
@@ -120,8 +120,11 @@ pub enum AdminError {
     #[error("there is no agent `{0}`; `mayfly agent list` shows those there are")]
     UnknownAgent(String),
     /// The name is taken.
-    #[error("there is an agent `{0}` already; remove it first, or choose another name")]
+    #[error("there is an agent `{0}` already; choose another name")]
     AgentExists(String),
+    /// The name was that of an agent that is gone.
+    #[error("agent `{0}` was removed; its calls are still on record under that name; choose another name")]
+    AgentRemoved(String),
     /// What was asked for makes no sense; says what is accepted.
     #[error("{0}")]
     Invalid(String),
@@ -135,6 +138,7 @@ impl IntoResponse for AdminError {
         let (status, slug, title) = match self {
             Self::UnknownAgent(_) => (StatusCode::NOT_FOUND, "unknown-agent", "No such agent"),
             Self::AgentExists(_) => (StatusCode::CONFLICT, "agent-exists", "Name is taken"),
+            Self::AgentRemoved(_) => (StatusCode::CONFLICT, "agent-removed", "Name was taken"),
             Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "Invalid request"),
             Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "Store unavailable"),
         };

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, FromRef, FromRequestParts, Path, Query, State};
@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::authentication::{self, Authenticate, Authenticated};
 use super::body::{BodyLimits, JsonBody};
+use super::events::LastEvent;
 use super::openapi::Frame;
 use super::prefer::{PREFERENCE_APPLIED, Prefer};
 use super::problem::Problem;
@@ -33,7 +34,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// How many calls a list shows when nobody asks for more or fewer, and at most.
 const DEFAULT_LIST: u32 = 50;
-const MAX_LIST: u32 = 1000;
+const MAX_LIST: u32 = 200;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -144,8 +145,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SubmissionHeaders {
 
 /// Submit a call.
 ///
-/// Waits for its outcome, unless `Prefer` says otherwise: with `wait=N` (seconds) or `respond-async` a call that is not over
-/// by then is answered with 202 and goes on. A client that hangs up while it waits cancels the call. Instead of under
+/// Waits for its outcome, as long as the gateway holds calls at most (`limits.wait`) and no longer than `Prefer` says with
+/// `wait=N` (seconds) or `respond-async`: a call that is not over by then is answered with 202 and goes on. A client that hangs up while it waits cancels the call. Instead of under
 /// `arguments`, the arguments may stand beside `tool`.
 #[utoipa::path(
     post, path = "/v1/calls", tag = "calls", request_body = Submission,
@@ -157,12 +158,12 @@ impl<S: Send + Sync> FromRequestParts<S> for SubmissionHeaders {
 )]
 async fn submit(
     State(gateway): State<Arc<Gateway>>,
+    State(limits): State<BodyLimits>,
     Extension(caller): Extension<Arc<Caller>>,
-    headers: SubmissionHeaders,
-    JsonBody(body): JsonBody,
-) -> Result<Response, CallError> {
-    let request = Submission::read(body, None)?.into_request(headers.traceparent, headers.authenticated);
-    Ok(run(&gateway, caller, request, headers.prefer).await)
+    headers: Result<SubmissionHeaders, CallError>,
+    body: Result<JsonBody, CallError>,
+) -> Response {
+    take(&gateway, caller, read(headers, body, None), limits.wait).await
 }
 
 /// Submit a call of the tool in the path.
@@ -179,26 +180,47 @@ async fn submit(
 )]
 async fn submit_to_tool(
     State(gateway): State<Arc<Gateway>>,
+    State(limits): State<BodyLimits>,
     Extension(caller): Extension<Arc<Caller>>,
     PathName(name): PathName,
-    headers: SubmissionHeaders,
-    JsonBody(body): JsonBody,
-) -> Result<Response, CallError> {
-    let request = Submission::read(body, Some(name))?.into_request(headers.traceparent, headers.authenticated);
-    Ok(run(&gateway, caller, request, headers.prefer).await)
+    headers: Result<SubmissionHeaders, CallError>,
+    body: Result<JsonBody, CallError>,
+) -> Response {
+    take(&gateway, caller, read(headers, body, Some(name)), limits.wait).await
 }
 
-/// Both ways in lead here. While this future waits it holds the ticket: when the client hangs up, both are dropped, and the
-/// call is canceled.
-async fn run(gateway: &Arc<Gateway>, caller: Arc<Caller>, request: CallRequest, prefer: Prefer) -> Response {
+/// What is asked for, and how long the caller wants to wait for it.
+fn read(
+    headers: Result<SubmissionHeaders, CallError>,
+    body: Result<JsonBody, CallError>,
+    name: Option<String>,
+) -> Result<(CallRequest, Prefer), CallError> {
+    let (headers, JsonBody(body)) = (headers?, body?);
+    let request = Submission::read(body, name)?.into_request(headers.traceparent, headers.authenticated);
+    Ok((request, headers.prefer))
+}
+
+/// Runs what could be read; what could not leaves a record all the same.
+async fn take(
+    gateway: &Arc<Gateway>,
+    caller: Arc<Caller>,
+    read: Result<(CallRequest, Prefer), CallError>,
+    most: Duration,
+) -> Response {
+    match read {
+        Ok((request, prefer)) => run(gateway, caller, request, prefer, most).await,
+        Err(error) => gateway.refuse(caller, error).await.into_response(),
+    }
+}
+
+/// Both ways in lead here; the call is held for `most` at most. While this future waits it holds the ticket: when the client
+/// hangs up, both are dropped, and the call is canceled.
+async fn run(gateway: &Arc<Gateway>, caller: Arc<Caller>, request: CallRequest, prefer: Prefer, most: Duration) -> Response {
     let mut ticket = match gateway.submit(caller, request).await {
         Ok(ticket) => ticket,
         Err(failure) => return failure.into_response(),
     };
-    let outcome = match prefer.wait() {
-        None => Some(ticket.outcome().await),
-        Some(wait) => tokio::time::timeout(wait, ticket.outcome()).await.ok(),
-    };
+    let outcome = tokio::time::timeout(prefer.wait(most), ticket.outcome()).await.ok();
     let mut response = match outcome {
         Some(Ok(view)) => Json(view).into_response(),
         Some(Err(failure)) => failure.into_response(),
@@ -208,7 +230,7 @@ async fn run(gateway: &Arc<Gateway>, caller: Arc<Caller>, request: CallRequest, 
             (StatusCode::ACCEPTED, [(header::LOCATION, format!("/v1/calls/{}", view.id))], Json(view)).into_response()
         }
     };
-    if let Some(applied) = prefer.applied() {
+    if let Some(applied) = prefer.applied(most) {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
     response
@@ -221,15 +243,17 @@ async fn run(gateway: &Arc<Gateway>, caller: Arc<Caller>, request: CallRequest, 
 struct Which {
     /// Only those of this task.
     task_id: Option<String>,
-    /// At most so many, from 1 to 1000; 50 if left out.
-    #[param(minimum = 1, maximum = 1000)]
+    /// At most so many, from 1 to 200; 50 if left out.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
 
 /// List your calls, newest first.
+///
+/// A list leaves results out: `result` is `null` in it, and `GET /v1/calls/{id}` has it.
 #[utoipa::path(
     get, path = "/v1/calls", tag = "calls", params(Which),
-    responses((status = 200, description = "Your calls", body = Vec<CallView>),
+    responses((status = 200, description = "Your calls, without their results", body = Vec<CallView>),
               (status = "default", description = "Refused", body = Problem, content_type = "application/problem+json"))
 )]
 async fn list_calls(
@@ -277,13 +301,15 @@ async fn cancel_call(
 
 /// Follow a call of yours.
 ///
-/// Server-sent events, named `state`, `progress` and `log`, each a `CallEvent` with its number as id. Ends after the final
-/// state. A client that comes back with `Last-Event-ID` gets what came after.
+/// Server-sent events, named `state`, `progress` and `log`, each a `CallEvent` with its number as id; the id of the final
+/// state, after which the stream ends, is `end`. A client that comes back with `Last-Event-ID` gets what came after, and with
+/// `end` nothing but 204, on which an `EventSource` stops coming back.
 #[utoipa::path(
     get, path = "/v1/calls/{id}/events", tag = "calls",
     params(("id" = String, Path, description = "The call's id"),
-           ("Last-Event-ID" = Option<u64>, Header, description = "The number of the last event received")),
+           ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event received")),
     responses((status = 200, description = "The events", body = String, content_type = "text/event-stream"),
+              (status = 204, description = "You have seen the final state: nothing follows"),
               (status = "default", description = "Refused", body = Problem, content_type = "application/problem+json"))
 )]
 async fn follow_call(
@@ -292,7 +318,15 @@ async fn follow_call(
     PathCall(id): PathCall,
     headers: HeaderMap,
 ) -> Result<Response, CallError> {
-    let after = events::last_event_id(&headers)?;
+    let after = match events::last_event_id(&headers)? {
+        None => None,
+        Some(LastEvent::Number(number)) => Some(number),
+        Some(LastEvent::End) => {
+            let is_over = gateway.call(&caller, id).await?.state.is_final();
+            let early = || CallError::BadRequest("`Last-Event-ID` is `end`, and the call is not over".into());
+            return is_over.then(|| StatusCode::NO_CONTENT.into_response()).ok_or_else(early);
+        }
+    };
     gateway.follow(&caller, id, after).await.map(events::stream)
 }
 

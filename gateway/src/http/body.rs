@@ -11,19 +11,23 @@ use serde_json::Value;
 use super::strict;
 use crate::error::CallError;
 
-/// What a body may be.
+/// What a request may be, and how long it may be held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyLimits {
-    /// Most bytes.
+    /// Most bytes of its body.
     pub bytes: usize,
     /// Time from the end of the headers to the end of the body.
     pub time: Duration,
+    /// How deep arrays and objects of the body may be nested, the outermost included.
+    pub json_depth: usize,
+    /// The longest that a call is held before it is answered with 202.
+    pub wait: Duration,
 }
 
 impl Default for BodyLimits {
-    /// 1 MiB in 10 s.
+    /// 1 MiB in 10 s, 64 levels deep; a call is held for 60 s.
     fn default() -> Self {
-        Self { bytes: 1 << 20, time: Duration::from_secs(10) }
+        Self { bytes: 1 << 20, time: Duration::from_secs(10), json_depth: strict::MAX_DEPTH, wait: Duration::from_secs(60) }
     }
 }
 
@@ -41,8 +45,10 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, CallError> {
         check_headers(request.headers())?;
-        let bytes = read(request.into_body(), BodyLimits::from_ref(state)).await?;
-        strict::parse(&bytes).map(Self).map_err(|malformed| CallError::BadRequest(format!("the body is {malformed}")))
+        let limits = BodyLimits::from_ref(state);
+        let bytes = read(request.into_body(), limits).await?;
+        let value = strict::parse_within(&bytes, limits.json_depth);
+        value.map(Self).map_err(|malformed| CallError::BadRequest(format!("the body is {malformed}")))
     }
 }
 
@@ -108,7 +114,8 @@ mod tests {
     use axum::routing::post;
     use tower::ServiceExt as _;
 
-    const LIMITS: BodyLimits = BodyLimits { bytes: 64, time: Duration::from_millis(200) };
+    const LIMITS: BodyLimits =
+        BodyLimits { bytes: 64, time: Duration::from_millis(200), json_depth: 4, wait: Duration::from_secs(60) };
 
     async fn send(content_types: &[&str], body: Body) -> (StatusCode, String) {
         let router =
@@ -159,6 +166,14 @@ mod tests {
         assert!(problem.contains("longer than 64 bytes"), "{problem}");
         assert_eq!(send(&["application/json"], chunks(9)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(send(&["application/json"], chunks(usize::MAX)).await.0, StatusCode::PAYLOAD_TOO_LARGE, "an endless one");
+    }
+
+    #[tokio::test]
+    async fn the_depth_bites() {
+        assert_eq!(send(&["application/json"], "[[[[]]]]".into()).await.0, StatusCode::OK);
+        let (status, problem) = send(&["application/json"], "[[[[[]]]]]".into()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(problem.contains("more than 4 levels"), "{problem}");
     }
 
     #[tokio::test]

@@ -1,4 +1,5 @@
-//! A call's events as server-sent events (WHATWG HTML, section 9.2): the event's number is its id.
+//! A call's events as server-sent events (WHATWG HTML, section 9.2): the event's number is its id, and the final state's is
+//! `end`, so that a client that comes back after it can be told that nothing follows.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,14 +20,30 @@ const NO_BUFFERING: (HeaderName, HeaderValue) = (HeaderName::from_static("x-acce
 /// A comment goes out this often, so that no proxy takes a quiet call for a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// The number of the last event the client has seen, when it resumes.
+/// The id of the final state.
+const END: &str = "end";
+
+/// The last event that a client has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LastEvent {
+    /// The one with this number.
+    Number(u64),
+    /// The final state.
+    End,
+}
+
+/// What the client has seen last, when it resumes.
 ///
 /// # Errors
-/// [`CallError::BadRequest`] when the header is there and is not a number we gave out.
-pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, CallError> {
+/// [`CallError::BadRequest`] when the header is there and is not an id we gave out.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<LastEvent>, CallError> {
     let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
-    let number = value.to_str().ok().and_then(|text| text.parse().ok());
-    number.map(Some).ok_or_else(|| CallError::BadRequest("`Last-Event-ID` must be the number of an event you received".into()))
+    let last = match value.to_str() {
+        Ok(END) => Some(LastEvent::End),
+        Ok(text) => text.parse().ok().map(LastEvent::Number),
+        Err(_) => None,
+    };
+    last.map(Some).ok_or_else(|| CallError::BadRequest("`Last-Event-ID` must be the id of an event you received".into()))
 }
 
 /// Streams `events` until they end.
@@ -41,7 +58,11 @@ fn frame(number: u64, event: &CallEvent) -> Event {
         CallEvent::Progress { .. } => "progress",
         CallEvent::Log { .. } => "log",
     };
-    let named = Event::default().id(number.to_string()).event(name);
+    let id = match event {
+        CallEvent::State { state } if state.is_final() => END.to_owned(),
+        _ => number.to_string(),
+    };
+    let named = Event::default().id(id).event(name);
     // Only a map with keys that are no strings could fail to be written, and an event has none.
     named.json_data(event).unwrap_or_default()
 }
@@ -67,11 +88,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_number_resumes() {
+    fn only_an_id_of_ours_resumes() {
         let header = |value: &'static [u8]| [(LAST_EVENT_ID, HeaderValue::from_bytes(value).unwrap())].into_iter().collect();
         assert_eq!(last_event_id(&HeaderMap::new()), Ok(None));
-        assert_eq!(last_event_id(&header(b"17")), Ok(Some(17)));
-        for wrong in [b"" as &[u8], b"-1", b"x", b"1.5", b"99999999999999999999", b"\xff"] {
+        assert_eq!(last_event_id(&header(b"17")), Ok(Some(LastEvent::Number(17))));
+        assert_eq!(last_event_id(&header(b"end")), Ok(Some(LastEvent::End)));
+        for wrong in [b"" as &[u8], b"End", b"-1", b"x", b"1.5", b"99999999999999999999", b"\xff"] {
             assert!(matches!(last_event_id(&header(wrong)), Err(CallError::BadRequest(_))), "{wrong:?}");
         }
     }

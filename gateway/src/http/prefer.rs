@@ -37,21 +37,24 @@ impl Prefer {
         prefer
     }
 
-    /// How long to wait before answering 202; `None`: until the call has ended.
-    pub(super) fn wait(self) -> Option<Duration> {
-        match self.wait_seconds {
-            Some(seconds) => Some(Duration::from_secs(seconds.into())),
-            None => self.respond_async.then_some(Duration::ZERO),
-        }
+    /// How long to wait for the call's end before answering 202: as preferred, and never longer than `most`.
+    pub(super) fn wait(self, most: Duration) -> Duration {
+        let preferred = match self.wait_seconds {
+            Some(seconds) => Duration::from_secs(seconds.into()),
+            None if self.respond_async => Duration::ZERO,
+            None => most,
+        };
+        preferred.min(most)
     }
 
-    /// The value of `Preference-Applied`, if any preference was followed.
-    pub(super) fn applied(self) -> Option<HeaderValue> {
+    /// The value of `Preference-Applied`, if any preference was followed; a wait longer than `most` is named as it was cut.
+    pub(super) fn applied(self, most: Duration) -> Option<HeaderValue> {
+        let wait = self.wait(most).as_secs();
         let text = match (self.respond_async, self.wait_seconds) {
             (false, None) => return None,
             (true, None) => "respond-async".to_owned(),
-            (false, Some(seconds)) => format!("wait={seconds}"),
-            (true, Some(seconds)) => format!("respond-async, wait={seconds}"),
+            (false, Some(_)) => format!("wait={wait}"),
+            (true, Some(_)) => format!("respond-async, wait={wait}"),
         };
         HeaderValue::try_from(text).ok()
     }
@@ -73,22 +76,23 @@ mod tests {
 
     #[test]
     fn waits_and_asks_are_understood() {
-        let seconds = |n| Some(Duration::from_secs(n));
+        let most = Duration::from_secs(60);
         for (values, wait, applied) in [
-            (&[] as &[&'static str], None, None),
-            (&["wait=10"], seconds(10), Some("wait=10")),
-            (&["Respond-Async"], seconds(0), Some("respond-async")),
-            (&["respond-async, wait=10"], seconds(10), Some("respond-async, wait=10")),
-            (&["respond-async;x=y", "WAIT = \"3\""], seconds(3), Some("respond-async, wait=3")),
-            (&["handling=lenient, wait=1", "wait=9"], seconds(1), Some("wait=1")),
-            (&["wait=99999999999999999999"], seconds(u64::from(u32::MAX)), Some("wait=4294967295")),
-            (&["wait=-1"], None, None),
-            (&["wait=soon, wait=5"], None, None),
-            (&["wait", ",,;=", "return=minimal"], None, None),
+            (&[] as &[&'static str], 60, None),
+            (&["wait=10"], 10, Some("wait=10")),
+            (&["Respond-Async"], 0, Some("respond-async")),
+            (&["respond-async, wait=10"], 10, Some("respond-async, wait=10")),
+            (&["respond-async;x=y", "WAIT = \"3\""], 3, Some("respond-async, wait=3")),
+            (&["handling=lenient, wait=1", "wait=9"], 1, Some("wait=1")),
+            (&["wait=61"], 60, Some("wait=60")),
+            (&["wait=99999999999999999999"], 60, Some("wait=60")),
+            (&["wait=-1"], 60, None),
+            (&["wait=soon, wait=5"], 60, None),
+            (&["wait", ",,;=", "return=minimal"], 60, None),
         ] {
             let prefer = prefer(values);
-            assert_eq!(prefer.wait(), wait, "{values:?}");
-            assert_eq!(prefer.applied().as_ref().map(|v| v.to_str().unwrap()), applied, "{values:?}");
+            assert_eq!(prefer.wait(most), Duration::from_secs(wait), "{values:?}");
+            assert_eq!(prefer.applied(most).as_ref().map(|v| v.to_str().unwrap()), applied, "{values:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// How deep arrays and objects may be nested, the outermost included.
+/// How deep arrays and objects may be nested at most, the outermost included.
 pub(crate) const MAX_DEPTH: usize = 64;
 
 /// Longest JSON Pointer shown in a message, in characters.
@@ -19,12 +19,20 @@ const MAX_POINTER: usize = 200;
 #[error("{0}")]
 pub(crate) struct Malformed(String);
 
+/// Reads one JSON value and nothing after it, at most [`MAX_DEPTH`] levels deep.
+///
+/// # Errors
+/// As [`parse_within`].
+pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Malformed> {
+    parse_within(bytes, MAX_DEPTH)
+}
+
 /// Reads one JSON value and nothing after it.
 ///
 /// # Errors
 /// On invalid UTF-8 (with the byte offset), on anything RFC 8259 does not allow, and on what it leaves open: a member given
-/// twice, NUL in a member's name, more than [`MAX_DEPTH`] levels, an integer beyond 64 bits.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Malformed> {
+/// twice, NUL in a member's name, more than `most` levels, an integer beyond 64 bits.
+pub(crate) fn parse_within(bytes: &[u8], most: usize) -> Result<Value, Malformed> {
     let text =
         std::str::from_utf8(bytes).map_err(|error| Malformed(format!("not UTF-8 at byte offset {}", error.valid_up_to())))?;
     if text.trim_ascii().is_empty() {
@@ -32,7 +40,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Malformed> {
     }
     let malformed = |error: serde_json::Error| Malformed(format!("not JSON as it is taken here: {error}"));
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = Node { place: &Place::Root, depth: 0 }.deserialize(&mut deserializer).map_err(malformed)?;
+    let value = Node { place: &Place::Root, depth: 0, most }.deserialize(&mut deserializer).map_err(malformed)?;
     deserializer.end().map_err(malformed)?;
     match oversized_integer(text) {
         Some(offset) => {
@@ -77,12 +85,14 @@ impl Place<'_> {
 struct Node<'a> {
     place: &'a Place<'a>,
     depth: usize,
+    /// The deepest that is taken.
+    most: usize,
 }
 
 impl Node<'_> {
     fn enter<E: serde::de::Error>(&self) -> Result<usize, E> {
-        if self.depth == MAX_DEPTH {
-            return Err(E::custom(format_args!("more than {MAX_DEPTH} levels of nesting in {}", self.place.shown())));
+        if self.depth >= self.most {
+            return Err(E::custom(format_args!("more than {} levels of nesting in {}", self.most, self.place.shown())));
         }
         Ok(self.depth + 1)
     }
@@ -134,7 +144,8 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let depth = self.enter()?;
         let mut array = Vec::new();
-        while let Some(value) = access.next_element_seed(Node { place: &Place::Element(self.place, array.len()), depth })? {
+        let most = self.most;
+        while let Some(value) = access.next_element_seed(Node { place: &Place::Element(self.place, array.len()), depth, most })? {
             array.push(value);
         }
         Ok(Value::Array(array))
@@ -151,7 +162,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             if object.contains_key(&name) {
                 return Err(A::Error::custom(format_args!("the member {} is given twice", place.shown())));
             }
-            let value = access.next_value_seed(Node { place: &place, depth })?;
+            let value = access.next_value_seed(Node { place: &place, depth, most: self.most })?;
             object.insert(name, value);
         }
         Ok(Value::Object(object))
@@ -226,6 +237,8 @@ mod tests {
         assert!(wrong(nested(MAX_DEPTH + 1)).contains("more than 64 levels"));
         assert!(wrong("[".repeat(10_000)).contains("more than 64 levels"));
         assert!(wrong(r#"{"a":"#.repeat(10_000)).contains("more than 64 levels"));
+        assert!(parse_within(nested(4).as_bytes(), 4).is_ok());
+        assert!(parse_within(nested(5).as_bytes(), 4).unwrap_err().to_string().contains("more than 4 levels"));
     }
 
     #[test]

@@ -42,8 +42,11 @@ pub enum StoreError {
     #[error("call {0} is recorded already")]
     DuplicateCall(CallId),
     /// The name is taken.
-    #[error("there is an agent `{0}` already; choose another name or remove it first")]
+    #[error("there is an agent `{0}` already; choose another name")]
     DuplicateAgent(String),
+    /// The name was that of an agent whose calls are on record: whoever had it next would own them.
+    #[error("agent `{0}` was removed; its calls are still on record under that name; choose another name")]
+    RemovedAgent(String),
     /// There is no such agent.
     #[error("there is no agent `{0}`; `mayfly agent list` shows those there are")]
     UnknownAgent(String),

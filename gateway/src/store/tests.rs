@@ -159,6 +159,8 @@ async fn a_thousand_commits_at_once_all_arrive_and_share_their_waits() {
     let listed = store.calls("agent", Some("ada"), None, 2000).await.unwrap();
     assert_eq!(listed.len(), 1001);
     assert_eq!(listed.iter().filter(|r| r.state == CallState::Succeeded).count(), 1000);
+    let long = |row: &CallRow| !row.intent.arguments.is_empty() || row.outcome.as_ref().is_some_and(|o| o.result.is_some());
+    assert!(!listed.iter().any(long), "a list leaves out what may be long");
 }
 
 #[tokio::test]
@@ -232,6 +234,27 @@ async fn sandbox_rows_open_and_close() {
     store.closed(row.id).await.unwrap();
     store.closed(row.id).await.unwrap();
     assert_eq!(store.open_rows().await.unwrap(), [warm]);
+}
+
+#[tokio::test]
+async fn a_removed_agents_name_and_calls_are_never_anybody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let agent = |key_id: &str| AgentRow {
+        key_id: key_id.into(),
+        name: "agent".into(),
+        user: None,
+        key_mac: [7; 32],
+        created_at: OffsetDateTime::now_utc(),
+        suspended: false,
+    };
+    store.add_agent(agent("first")).await.unwrap();
+    assert!(matches!(store.add_agent(agent("second")).await, Err(StoreError::DuplicateAgent(_))));
+    store.remove_agent("agent").await.unwrap();
+    assert!(store.agents().await.unwrap().is_empty());
+    assert!(matches!(store.suspend_agent("agent", false).await, Err(StoreError::UnknownAgent(_))));
+    let again = store.add_agent(agent("second")).await.unwrap_err();
+    assert!(matches!(again, StoreError::RemovedAgent(_)) && again.to_string().contains("choose another name"), "{again}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 use mayfly_executor::{SandboxId, SandboxRow};
 use parking_lot::Mutex;
+use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +36,13 @@ pub(super) enum Write {
     CloseSandbox(SandboxId),
     /// A new agent.
     AddAgent(Box<AgentRow>),
-    /// An agent goes, by name.
-    RemoveAgent(String),
+    /// An agent goes; its name stays taken.
+    RemoveAgent {
+        /// Its name.
+        name: String,
+        /// When.
+        at: OffsetDateTime,
+    },
     /// An agent is locked out or let in.
     SuspendAgent {
         /// Its name.

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::store::{Durability, StoreError};
+use crate::store::Durability;
 
 async fn open(dir: &Path) -> Authenticator {
     let store = Store::open(dir, Durability::Relaxed).await.unwrap();
@@ -72,7 +72,7 @@ async fn a_suspended_agent_is_told_so_only_with_its_secret() {
 }
 
 #[tokio::test]
-async fn a_removed_agent_is_nobody_and_its_name_is_free() {
+async fn a_removed_agent_is_nobody_and_its_name_stays_taken() {
     let dir = tempfile::tempdir().unwrap();
     let agents = open(dir.path()).await;
     let old = agents.add("a", None).await.unwrap();
@@ -80,9 +80,38 @@ async fn a_removed_agent_is_nobody_and_its_name_is_free() {
     agents.remove("a").await.unwrap();
     assert_eq!(agents.authenticate(Some(&header(&old))), Err(CallError::Unauthenticated));
     agents.authenticate(Some(&header(&other))).unwrap();
-    let new = agents.add("a", None).await.unwrap();
-    agents.authenticate(Some(&header(&new))).unwrap();
+    // Its calls belong to the name: whoever had it next would own them.
+    let again = agents.add("a", None).await.unwrap_err();
+    assert!(matches!(&again, AgentError::Store(StoreError::RemovedAgent(name)) if name == "a"), "{again}");
+    assert_eq!(agents.list().await.unwrap().len(), 1);
+    agents.store.close().await;
+    let agents = open(dir.path()).await;
     assert_eq!(agents.authenticate(Some(&header(&old))), Err(CallError::Unauthenticated));
+    agents.authenticate(Some(&header(&other))).unwrap();
+}
+
+#[tokio::test]
+async fn a_change_that_nobody_waits_for_any_more_is_in_force_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let agents = open(dir.path()).await;
+    let key = agents.add("a", None).await.unwrap();
+    let mut suspension = Box::pin(agents.suspend("a"));
+    assert!(futures_util::poll!(&mut suspension).is_pending());
+    drop(suspension);
+    // Its turn comes after the one that was given up.
+    agents.add("b", None).await.unwrap();
+    assert_eq!(agents.authenticate(Some(&header(&key))), Err(CallError::AgentSuspended));
+}
+
+#[tokio::test]
+async fn a_change_that_the_store_refuses_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let agents = open(dir.path()).await;
+    let key = agents.add("a", None).await.unwrap();
+    agents.store.close().await;
+    assert!(matches!(agents.suspend("a").await, Err(AgentError::Store(StoreError::Closed))));
+    assert!(matches!(agents.remove("a").await, Err(AgentError::Store(StoreError::Closed))));
+    agents.authenticate(Some(&header(&key))).unwrap();
 }
 
 #[tokio::test]

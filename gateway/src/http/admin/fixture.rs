@@ -2,13 +2,14 @@
 
 use super::*;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use time::macros::datetime;
 
 /// Agents live in a map; their keys are their names.
 #[derive(Default)]
 pub(crate) struct InMemory {
     agents: Mutex<BTreeMap<String, AgentView>>,
+    removed: Mutex<BTreeSet<String>>,
 }
 
 #[async_trait]
@@ -16,6 +17,9 @@ impl Admin for InMemory {
     async fn add_agent(&self, agent: AgentRequest) -> Result<NewAgent, AdminError> {
         if agent.name.is_empty() {
             return Err(AdminError::Invalid("a name is needed".into()));
+        }
+        if self.removed.lock().contains(&agent.name) {
+            return Err(AdminError::AgentRemoved(agent.name));
         }
         let view = AgentView {
             name: agent.name.clone(),
@@ -36,7 +40,9 @@ impl Admin for InMemory {
     }
 
     async fn remove_agent(&self, name: &str) -> Result<(), AdminError> {
-        self.agents.lock().remove(name).map(drop).ok_or_else(|| AdminError::UnknownAgent(name.into()))
+        self.agents.lock().remove(name).ok_or_else(|| AdminError::UnknownAgent(name.into()))?;
+        self.removed.lock().insert(name.to_owned());
+        Ok(())
     }
 
     async fn set_suspended(&self, name: &str, suspended: bool) -> Result<AgentView, AdminError> {

@@ -36,8 +36,11 @@ async fn an_agent_comes_pauses_and_goes() {
 async fn what_makes_no_sense_is_a_problem_with_its_reason() {
     let admin = Arc::new(InMemory::default());
     ask(&admin, "POST", "/admin/v1/agents", Some(r#"{"name": "a"}"#)).await;
+    ask(&admin, "POST", "/admin/v1/agents", Some(r#"{"name": "gone"}"#)).await;
+    ask(&admin, "DELETE", "/admin/v1/agents/gone", None).await;
     for (method, path, body, status, told) in [
         ("POST", "/admin/v1/agents", Some(r#"{"name": "a"}"#), 409, "already"),
+        ("POST", "/admin/v1/agents", Some(r#"{"name": "gone"}"#), 409, "was removed"),
         ("POST", "/admin/v1/agents", Some(r#"{"name": ""}"#), 422, "needed"),
         ("POST", "/admin/v1/agents", Some(r#"{"nam": "b"}"#), 422, "unknown field `nam`"),
         ("POST", "/admin/v1/agents", Some(r#"{"name": "b", "name": "c"}"#), 400, "/name is given twice"),

@@ -18,20 +18,21 @@ CREATE TABLE calls (
     generation       TEXT,
     decision_id      TEXT,
     trace_id         TEXT    NOT NULL,
-    arguments        TEXT    NOT NULL,
     arguments_sha256 TEXT    NOT NULL,
     reason           TEXT,
     created_at       INTEGER NOT NULL,
     delivered        INTEGER NOT NULL,
     state            TEXT    NOT NULL,
     is_error         INTEGER,
-    result           TEXT,
     problem          TEXT,
     detail           TEXT,
     may_have_run     INTEGER,
     exit             TEXT,
     duration_ms      REAL,
     finished_at      INTEGER,
+    -- The long ones come last: SQLite reads a row from its beginning, and a list needs neither.
+    arguments        TEXT    NOT NULL,
+    result           TEXT,
     -- A call is open, or it has its one outcome.
     CHECK ((finished_at IS NULL) = (state IN ('running', 'awaiting_approval'))),
     CHECK ((finished_at IS NULL) = (is_error IS NULL))
@@ -53,7 +54,8 @@ CREATE TABLE agents (
     key_id     TEXT    NOT NULL PRIMARY KEY,
     name       TEXT    NOT NULL UNIQUE,
     user_id    TEXT,
-    key_mac    BLOB    NOT NULL,
+    key_mac    BLOB    NOT NULL, -- empty once removed
     created_at INTEGER NOT NULL,
-    suspended  INTEGER NOT NULL
+    suspended  INTEGER NOT NULL,
+    removed_at INTEGER -- the row stays: calls belong to a name, and nobody else may come to own them
 ) STRICT, WITHOUT ROWID;

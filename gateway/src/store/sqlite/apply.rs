@@ -204,9 +204,15 @@ fn statement(write: &Write) -> SqliteQuery {
         }
         Write::CloseSandbox(id) => sqlx::query("DELETE FROM sandboxes WHERE sandbox_id = ?").bind(id.0.as_bytes().to_vec()),
         Write::AddAgent(agent) => add_agent(agent),
-        Write::RemoveAgent(name) => sqlx::query("DELETE FROM agents WHERE name = ?").bind(name.clone()),
+        Write::RemoveAgent { name, at } => {
+            sqlx::query("UPDATE agents SET removed_at = ?, key_mac = x'' WHERE name = ? AND removed_at IS NULL")
+                .bind(to_nanos(*at))
+                .bind(name.clone())
+        }
         Write::SuspendAgent { name, suspended } => {
-            sqlx::query("UPDATE agents SET suspended = ? WHERE name = ?").bind(*suspended).bind(name.clone())
+            sqlx::query("UPDATE agents SET suspended = ? WHERE name = ? AND removed_at IS NULL")
+                .bind(*suspended)
+                .bind(name.clone())
         }
     }
 }
@@ -271,7 +277,7 @@ fn unchanged(write: &Write) -> Result<(), StoreError> {
     match write {
         Write::Delivering(call) => Err(StoreError::NotOpen(*call)),
         Write::Settle(outcome) => Err(StoreError::NotOpen(outcome.call_id)),
-        Write::RemoveAgent(name) | Write::SuspendAgent { name, .. } => Err(StoreError::UnknownAgent(name.clone())),
+        Write::RemoveAgent { name, .. } | Write::SuspendAgent { name, .. } => Err(StoreError::UnknownAgent(name.clone())),
         // It is gone, which is what was asked; the others insert, and fail if they cannot.
         Write::CloseSandbox(_) | Write::OpenSandbox(_) | Write::Call(..) | Write::AddAgent(_) => Ok(()),
     }

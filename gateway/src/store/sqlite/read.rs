@@ -20,11 +20,24 @@ use crate::catalog::definition::Tier;
 /// Most connections that read at once; each is a thread.
 const CONNECTIONS: u32 = 4;
 
+/// Everything of calls but what may be long: the results of a whole list do not fit in memory.
+macro_rules! list_calls {
+    ($which:literal) => {
+        concat!(
+            "SELECT call_id, agent_id, user_id, task_id, tool, version, tier, tool_digest, generation, decision_id, trace_id, \
+             '' AS arguments, arguments_sha256, reason, created_at, delivered, state, is_error, NULL AS result, problem, detail, \
+             may_have_run, exit, duration_ms, finished_at FROM calls WHERE ",
+            $which
+        )
+    };
+}
+
 const CALL: &str = "SELECT * FROM calls WHERE call_id = ?";
 const OPEN_CALLS: &str = "SELECT call_id, delivered, created_at FROM calls WHERE finished_at IS NULL";
-const CALLS: &str = "SELECT * FROM calls WHERE agent_id = ? AND user_id IS ? ORDER BY seq DESC LIMIT ?";
-const CALLS_OF_TASK: &str = "SELECT * FROM calls WHERE agent_id = ? AND user_id IS ? AND task_id = ? ORDER BY seq DESC LIMIT ?";
-const AGENTS: &str = "SELECT * FROM agents ORDER BY name";
+const CALLS: &str = list_calls!("agent_id = ? AND user_id IS ? ORDER BY seq DESC LIMIT ?");
+const CALLS_OF_TASK: &str = list_calls!("agent_id = ? AND user_id IS ? AND task_id = ? ORDER BY seq DESC LIMIT ?");
+const AGENTS: &str = "SELECT * FROM agents WHERE removed_at IS NULL ORDER BY name";
+const REMOVED_AGENT: &str = "SELECT name FROM agents WHERE name = ? AND removed_at IS NOT NULL";
 const SANDBOXES: &str = "SELECT * FROM sandboxes";
 
 /// The reading side.
@@ -86,6 +99,11 @@ impl Reader {
     pub(in super::super) async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
         let rows = sqlx::query(AGENTS).fetch_all(&self.pool).await?;
         Ok(rows.into_iter().map(agent_row).collect::<Result<_, _>>()?)
+    }
+
+    /// Whether an agent of that name was removed.
+    pub(in super::super) async fn was_removed(&self, name: &str) -> Result<bool, StoreError> {
+        Ok(sqlx::query(REMOVED_AGENT).bind(name).fetch_optional(&self.pool).await?.is_some())
     }
 
     pub(in super::super) async fn sandboxes(&self) -> Result<Vec<SandboxRow>, StoreError> {
