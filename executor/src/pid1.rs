@@ -78,9 +78,15 @@ fn run(options: command::Run) -> ExitCode {
 
 /// Holds off the signals for which Rust's runtime has a handler (it looks for stack overflows with it), and which the kernel
 /// therefore does not drop when a tool sends them to PID 1. A fault of our own is not held off: it still ends the process.
-/// Children start with an empty mask: the standard library sees to that.
+/// Children inherit this: [`unshield`] is for them.
 fn shield() -> nix::Result<()> {
     [Signal::SIGSEGV, Signal::SIGBUS].into_iter().collect::<SigSet>().thread_block()
+}
+
+/// Holds off nothing any more: neither what [`shield`] did, nor what whoever started the container did. Neither the standard
+/// library nor an exec empties the mask, and a tool is to start with an empty one.
+fn unshield() -> nix::Result<()> {
+    SigSet::all().thread_unblock()
 }
 
 /// Last words, for the operator. Never anything of the call.

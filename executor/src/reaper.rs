@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use crate::{Dispatcher, Found, InstanceId};
+use crate::run::Counts;
+use crate::{Backend, Dispatcher, Found, InstanceId, SandboxId, SandboxRow};
 
 /// Longest time between two rounds.
 pub const INTERVAL: Duration = Duration::from_secs(10);
@@ -29,7 +30,6 @@ pub fn is_orphan(found: &Found, instance: InstanceId, live: bool, now: SystemTim
 
 /// One round. Returns how many sandboxes it destroyed.
 pub async fn reap(dispatcher: &Dispatcher) -> u64 {
-    let mut reaped = 0;
     // Rows are read before the engines are listed: a row that is older than the listing and not in it is gone.
     let rows = match dispatcher.ledger().open_rows().await {
         Ok(rows) => rows,
@@ -38,36 +38,48 @@ pub async fn reap(dispatcher: &Dispatcher) -> u64 {
             return 0;
         }
     };
+    let mut reaped = 0;
     for (backend, counts) in dispatcher.backends() {
-        // Live before the listing or now: a teardown that finishes in between made no orphan.
-        let owned = dispatcher.live();
-        let found = match backend.list().await {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%error, "the reaper cannot list an engine; its sandboxes wait for the next round");
-                continue;
-            }
-        };
-        let mut standing: HashSet<_> = found.iter().map(|f| f.id).collect();
-        for orphan in found
-            .iter()
-            .filter(|f| is_orphan(f, dispatcher.instance(), owned.contains(&f.id) || dispatcher.is_live(f.id), SystemTime::now()))
-        {
-            match backend.destroy(orphan.id).await {
-                Ok(()) => {
+        reaped += reap_engine(dispatcher, &**backend, counts, &rows).await;
+    }
+    reaped
+}
+
+async fn reap_engine(dispatcher: &Dispatcher, backend: &dyn Backend, counts: &Counts, rows: &[SandboxRow]) -> u64 {
+    let mut reaped = 0;
+    // Live before the listing or now: a teardown that finishes in between made no orphan. What a teardown gives up is so before it
+    // leaves the live set, so it is looked up after.
+    let owned = dispatcher.live();
+    let given_up = counts.given_up();
+    let found = match backend.list().await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(%error, "the reaper cannot list an engine; its sandboxes wait for the next round");
+            return 0;
+        }
+    };
+    let mut standing: HashSet<_> = found.iter().map(|f| f.id).collect();
+    let live = |id: SandboxId| owned.contains(&id) || dispatcher.is_live(id);
+    for orphan in found.iter().filter(|f| is_orphan(f, dispatcher.instance(), live(f.id), SystemTime::now())) {
+        match backend.destroy(orphan.id).await {
+            Ok(()) => {
+                standing.remove(&orphan.id);
+                reaped += 1;
+                if given_up.contains(&orphan.id) {
+                    tracing::info!(sandbox = %orphan.id, backend = %backend.kind(), "destroyed what a teardown gave up");
+                } else {
                     tracing::warn!(sandbox = %orphan.id, backend = %backend.kind(), "destroyed an orphan");
                     counts.orphans.fetch_add(1, Ordering::Relaxed);
-                    standing.remove(&orphan.id);
-                    reaped += 1;
                 }
-                Err(error) => tracing::warn!(sandbox = %orphan.id, %error, "an orphan could not be destroyed"),
             }
+            Err(error) => tracing::warn!(sandbox = %orphan.id, %error, "an orphan could not be destroyed"),
         }
-        for row in rows.iter().filter(|r| r.backend == backend.kind()) {
-            if !standing.contains(&row.id) && !dispatcher.is_live(row.id) {
-                if let Err(error) = dispatcher.ledger().closed(row.id).await {
-                    tracing::warn!(sandbox = %row.id, %error, "a row could not be closed");
-                }
+    }
+    given_up.difference(&standing).for_each(|id| counts.gone_after_all(*id));
+    for row in rows.iter().filter(|r| r.backend == backend.kind()) {
+        if !standing.contains(&row.id) && !dispatcher.is_live(row.id) {
+            if let Err(error) = dispatcher.ledger().closed(row.id).await {
+                tracing::warn!(sandbox = %row.id, %error, "a row could not be closed");
             }
         }
     }
@@ -88,7 +100,7 @@ pub async fn run(dispatcher: Arc<Dispatcher>, stop: tokio_util::sync::Cancellati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SandboxId;
+    use crate::run::fake::{Caller, Engine, Ledger, Scenario, counted, dispatcher, order};
 
     #[test]
     fn only_ours_that_is_not_live_or_what_has_expired_is_an_orphan() {
@@ -103,5 +115,78 @@ mod tests {
         assert!(!is_orphan(&at(ours, 60), ours, true, now));
         assert!(!is_orphan(&at(theirs, 60), ours, false, now));
         assert!(is_orphan(&at(theirs, 0), ours, false, now));
+    }
+
+    #[tokio::test]
+    async fn what_is_live_is_left_alone() {
+        let (engine, ledger, caller) = (Engine::new(Scenario::RunsOn), Ledger::prompt(), Caller::default());
+        let dispatcher = dispatcher(&engine, &ledger);
+        let reaping = async {
+            engine.reached().await;
+            assert_eq!(reap(&dispatcher).await, 0);
+            assert_eq!((engine.sandboxes().len(), ledger.open()), (1, 1));
+            caller.cancel.cancel();
+        };
+        let (result, ()) = tokio::join!(dispatcher.run(order(), &caller), reaping);
+        assert!(result.is_err());
+        dispatcher.drain(Duration::from_secs(5)).await;
+        assert_eq!((engine.sandboxes().len(), ledger.open()), (0, 0));
+        assert_eq!(counted(&dispatcher), (1, 1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_row_that_is_being_opened_stays_open() {
+        let (engine, ledger, caller) = (Engine::new(Scenario::StartsSlowly), Ledger::slow(), Caller::default());
+        let dispatcher = dispatcher(&engine, &ledger);
+        let reaping = async {
+            ledger.written().await;
+            assert_eq!(reap(&dispatcher).await, 0);
+            assert_eq!(ledger.open(), 1);
+            ledger.go_on();
+            engine.reached().await;
+            assert_eq!(reap(&dispatcher).await, 0);
+            assert_eq!(ledger.open(), 1);
+            engine.go_on();
+        };
+        let (result, ()) = tokio::join!(dispatcher.run(order(), &caller), reaping);
+        assert!(result.is_ok(), "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_teardown_gave_up_is_destroyed_and_no_orphan() {
+        let (engine, ledger) = (Engine::new(Scenario::HoldsOn), Ledger::prompt());
+        let dispatcher = dispatcher(&engine, &ledger);
+        dispatcher.run(order(), &Caller::default()).await.unwrap();
+        dispatcher.drain(Duration::from_secs(5)).await;
+        assert!(dispatcher.live().is_empty());
+        // It still holds on.
+        assert_eq!(reap(&dispatcher).await, 0);
+        assert_eq!((counted(&dispatcher), ledger.open()), ((1, 0, 0), 1));
+
+        engine.becomes(Scenario::Works);
+        assert_eq!(reap(&dispatcher).await, 1);
+        assert_eq!((counted(&dispatcher), ledger.open()), ((1, 1, 0), 0));
+        assert_eq!(reap(&dispatcher).await, 0);
+        assert_eq!(counted(&dispatcher), (1, 1, 0));
+    }
+
+    #[tokio::test]
+    async fn what_was_given_up_and_went_by_itself_is_destroyed_too() {
+        let (engine, ledger) = (Engine::new(Scenario::HoldsOn), Ledger::prompt());
+        let dispatcher = dispatcher(&engine, &ledger);
+        dispatcher.run(order(), &Caller::default()).await.unwrap();
+        dispatcher.drain(Duration::from_secs(5)).await;
+        engine.forget_all();
+        assert_eq!(reap(&dispatcher).await, 0);
+        assert_eq!((counted(&dispatcher), ledger.open()), ((1, 1, 0), 0));
+    }
+
+    #[tokio::test]
+    async fn what_this_process_never_started_is_an_orphan_only() {
+        let (engine, ledger) = (Engine::new(Scenario::Works), Ledger::prompt());
+        let dispatcher = dispatcher(&engine, &ledger);
+        engine.had_already(SandboxId::generate());
+        assert_eq!(reap(&dispatcher).await, 1);
+        assert_eq!((counted(&dispatcher), engine.sandboxes().len()), ((0, 0, 1), 0));
     }
 }

@@ -130,6 +130,8 @@ async fn the_tool_stands_on_the_isolation_floor() {
         "CapBnd: 0000000000000000",
         "NoNewPrivs: 1",
         "Seccomp: 2",
+        // Nothing that PID 1 holds off is held off for the tool.
+        "SigBlk: 0000000000000000",
         "Max core file size 0 0 bytes",
         "Max open files 4096 4096 files",
         "Max file size 4294967296 4294967296 bytes",

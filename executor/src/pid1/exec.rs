@@ -34,7 +34,8 @@ fn become_tool(parent: &OwnedFd, argv: &[String]) -> io::Error {
         limit()?;
         stdio::dup2_stdin(stdin)?;
         stdio::dup2_stdout(stdout)?;
-        Ok(stdio::dup2_stderr(stderr)?)
+        stdio::dup2_stderr(stderr)?;
+        Ok(super::unshield()?)
     });
     match prepared {
         Ok(()) => Command::new(program).args(arguments).exec(),
