@@ -21,6 +21,7 @@ mod exec;
 mod launch;
 mod output;
 mod reap;
+mod seccomp;
 mod serve;
 mod streams;
 

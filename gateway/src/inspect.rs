@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::catalog::{Arguments, DEEPEST, REDACTED, Tool, depth};
 use crate::error::CallError;
+use crate::http::strict;
 use crate::policy::Obligations;
 
 /// Values shorter than this are not searched for: they would redact half the output and protect nothing.
@@ -183,13 +184,14 @@ fn success(tool: &Tool, obligations: &Obligations, report: &Report) -> Result<Va
     Ok(result)
 }
 
-/// JSON if it is JSON, text if it is text, nothing if it is empty.
+/// JSON if it is JSON as a request may hold it (so that everybody who reads it sees the same), text if it is any other text,
+/// nothing if it is empty.
 fn parse(stdout: &[u8]) -> Result<Value, ()> {
     let text = std::str::from_utf8(stdout).map_err(|_| ())?;
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }
-    Ok(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())))
+    Ok(strict::parse(stdout).unwrap_or_else(|_| Value::String(text.to_owned())))
 }
 
 #[cfg(test)]
@@ -217,5 +219,10 @@ mod tests {
         assert_eq!(parse(b"plain\n"), Ok(json!("plain\n")));
         assert_eq!(parse(b" \n"), Ok(Value::Null));
         assert_eq!(parse(b"\xff"), Err(()));
+        // Embedded JSON stays what it is: text inside of text, without a parser of its own.
+        let embedded = r#"{"$serde_json::private::RawValue": "{\"kind\": \"Secret\"}"}"#;
+        assert_eq!(parse(embedded.as_bytes()), Ok(json!(embedded)));
+        let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+        assert_eq!(parse(deep.as_bytes()), Ok(json!(deep)));
     }
 }

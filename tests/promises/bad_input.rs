@@ -22,7 +22,17 @@ async fn every_malformed_body_is_told_what_is_wrong_with_it() {
     let mayfly = setup().start();
     let ann = mayfly.agent("ann");
     let deep = format!(r#"{{"tool":"echo","arguments":{{"text":{}1{}}}}}"#, "[".repeat(10_000), "]".repeat(10_000));
-    let cases: [(Vec<u8>, &[u64], &str); 13] = [
+    let cases: [(Vec<u8>, &[u64], &str); 15] = [
+        (
+            br#"{"tool": "echo", "arguments": {"text": {"$serde_json::private::RawValue": "[[]]"}}}"#.to_vec(),
+            &[400],
+            "embedded JSON",
+        ),
+        (
+            br#"{"tool": "echo", "arguments": {"text": {"$serde_json::private::Number": "1"}}}"#.to_vec(),
+            &[400],
+            "a disguised number",
+        ),
         (b"".to_vec(), &[400], "empty"),
         (b"{".to_vec(), &[400], "cut short"),
         (b"{}".to_vec(), &[422, 400], "tool"),

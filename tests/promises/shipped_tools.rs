@@ -110,6 +110,10 @@ async fn code_executor_runs_python_within_its_limits() {
     assert_eq!((&result["exit_code"], &result["files"]["out.txt"]["content"]), (&json!(0), &json!("42")), "{result}");
     let network = ok(&bot, "code_executor", run("import socket\nsocket.create_connection(('1.1.1.1', 53), 2)")).await;
     assert_ne!(network["exit_code"], 0, "there is no network: {network}");
+    let vsock = "import socket\nfor family in (40, 16):\n    try: socket.socket(family, 1 if family == 40 else 3); print('open')\n    except PermissionError: print('shut')";
+    assert_eq!(ok(&bot, "code_executor", run(vsock)).await["stdout"], "shut\nshut\n", "neither vsock nor netlink");
+    let starve = "import os, resource\nfor harm in (lambda: resource.prlimit(1, resource.RLIMIT_AS, (0, 0)), lambda: os.setpriority(os.PRIO_PROCESS, 1, 19), lambda: os.sched_setaffinity(1, {0})):\n    try: harm(); print('done')\n    except PermissionError: print('refused')";
+    assert_eq!(ok(&bot, "code_executor", run(starve)).await["stdout"], "refused\nrefused\nrefused\n", "PID 1 is out of reach");
     let root = ok(&bot, "code_executor", run("import os\nprint(os.getuid())\nopen('/etc/x', 'w')")).await;
     assert!(root["exit_code"] != 0 && !root["stdout"].as_str().unwrap().starts_with('0'), "{root}");
     let hog = bot.call("code_executor", run("x = bytearray(10 ** 9)")).await;

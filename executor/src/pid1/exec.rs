@@ -35,7 +35,8 @@ fn become_tool(parent: &OwnedFd, argv: &[String]) -> io::Error {
         stdio::dup2_stdin(stdin)?;
         stdio::dup2_stdout(stdout)?;
         stdio::dup2_stderr(stderr)?;
-        Ok(super::unshield()?)
+        super::unshield()?;
+        super::seccomp::narrow()
     });
     match prepared {
         Ok(()) => Command::new(program).args(arguments).exec(),

@@ -11,6 +11,10 @@ use serde_json::{Map, Number, Value};
 /// How deep arrays and objects may be nested at most, the outermost included.
 pub(crate) const MAX_DEPTH: usize = 64;
 
+/// Names by which serde's number and raw-value types recognize themselves in generic data. A reader that knows them (a policy
+/// engine, `serde_json::Value` itself) would see another value than one that does not, and embedded JSON escapes every bound.
+const SERDES_OWN: &str = "$serde_json::private::";
+
 /// Longest JSON Pointer shown in a message, in characters.
 const MAX_POINTER: usize = 200;
 
@@ -31,7 +35,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Malformed> {
 ///
 /// # Errors
 /// On invalid UTF-8 (with the byte offset), on anything RFC 8259 does not allow, and on what it leaves open: a member given
-/// twice, NUL in a member's name, more than `most` levels, an integer beyond 64 bits.
+/// twice, NUL in a member's name, a name that serde keeps for itself, more than `most` levels, an integer beyond 64 bits.
 pub(crate) fn parse_within(bytes: &[u8], most: usize) -> Result<Value, Malformed> {
     let text =
         std::str::from_utf8(bytes).map_err(|error| Malformed(format!("not UTF-8 at byte offset {}", error.valid_up_to())))?;
@@ -159,6 +163,9 @@ impl<'de> Visitor<'de> for Node<'_> {
             if name.contains('\0') {
                 return Err(A::Error::custom(format_args!("NUL in the name of a member of \"{}\"", self.place.shown())));
             }
+            if name.starts_with(SERDES_OWN) {
+                return Err(A::Error::custom(format_args!("a reserved name, {SERDES_OWN}…, in \"{}\"", self.place.shown())));
+            }
             if object.contains_key(&name) {
                 return Err(A::Error::custom(format_args!("the member {} is given twice", place.shown())));
             }
@@ -264,6 +271,10 @@ mod tests {
         assert!(wrong("").contains("empty") && wrong(" \n").contains("empty"));
         assert!(wrong("{} {}").contains("trailing characters at line 1 column 4"));
         assert!(wrong(r#"{"a\u0000b": 1}"#).contains("NUL in the name of a member"));
+        for own in ["Number", "RawValue"] {
+            assert!(wrong(&format!(r#"{{"a": [{{"$serde_json::private::{own}": "1"}}]}}"#)).contains("reserved name"));
+            assert!(wrong(&format!(r#"{{"\u0024serde_json::private::{own}": "1"}}"#)).contains("reserved name"));
+        }
         for text in ["{", "{\"a\"}", "nul", "NaN", "[1,]", "'a'", "\u{feff}{}", "\"\\ud800\"", "01", "\"\n\"", "\0"] {
             assert!(wrong(text).contains(" at line "), "{text:?}: {}", wrong(text));
         }

@@ -1,0 +1,57 @@
+//! What the engine's own seccomp profile leaves open and a tool has no business with.
+//!
+//! The tool shares PID 1's uid, and some calls ask for nothing but that: they could slow the executor down or starve it, so that
+//! the tool's own end looks like a failure of ours. And an AF_VSOCK socket reaches past every network namespace, to other
+//! sandboxes and to the hypervisor. Older engines allow it.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+/// The socket families a sandbox has a use for.
+const FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+const PID_1: u64 = 1;
+
+/// Narrows what this process, and everything it becomes and starts, may ask of the kernel. What is refused answers EPERM.
+pub(super) fn narrow() -> io::Result<()> {
+    let program = program().map_err(|error| io::Error::other(format!("the seccomp filter cannot be built: {error}")))?;
+    seccompiler::apply_filter(&program).map_err(|error| io::Error::other(format!("the seccomp filter was refused: {error}")))
+}
+
+fn program() -> Result<BpfProgram, BackendError> {
+    let equals = |argument, value| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
+    let about_pid_1 = |argument| Ok::<_, BackendError>(vec![SeccompRule::new(vec![equals(argument, PID_1)?])?]);
+    let foreign = FAMILIES.map(|family| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family as u64));
+    let foreign_family = SeccompRule::new(foreign.into_iter().collect::<Result<_, _>>()?)?;
+    let rules = BTreeMap::from([
+        (libc::SYS_socket, vec![foreign_family.clone()]),
+        (libc::SYS_socketpair, vec![foreign_family]),
+        (libc::SYS_prlimit64, about_pid_1(0)?),
+        (libc::SYS_sched_setaffinity, about_pid_1(0)?),
+        (libc::SYS_sched_setscheduler, about_pid_1(0)?),
+        (libc::SYS_sched_setparam, about_pid_1(0)?),
+        (libc::SYS_sched_setattr, about_pid_1(0)?),
+        // With every kind of target: the group and the user of PID 1 are the tool's too.
+        (libc::SYS_setpriority, Vec::new()),
+        (libc::SYS_ioprio_set, Vec::new()),
+        // A second way to most system calls.
+        (libc::SYS_io_uring_setup, Vec::new()),
+    ]);
+    let refused = SeccompAction::Errno(libc::EPERM as u32);
+    let arch: TargetArch = std::env::consts::ARCH.try_into()?;
+    SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?.try_into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filter_can_be_built_for_this_machine() {
+        assert!(program().is_ok_and(|program| !program.is_empty()));
+    }
+}
