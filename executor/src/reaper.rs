@@ -77,10 +77,12 @@ async fn reap_engine(dispatcher: &Dispatcher, backend: &dyn Backend, counts: &Co
     }
     given_up.difference(&standing).for_each(|id| counts.gone_after_all(*id));
     for row in rows.iter().filter(|r| r.backend == backend.kind()) {
-        if !standing.contains(&row.id) && !live(row.id) {
-            if let Err(error) = dispatcher.ledger().closed(row.id).await {
-                tracing::warn!(sandbox = %row.id, %error, "a row could not be closed");
-            }
+        if !standing.contains(&row.id)
+            && !live(row.id)
+            && let Err(error) = dispatcher.ledger().closed(row.id).await
+        {
+            tracing::warn!(sandbox = %row.id, %error, "a row could not be closed");
+        }
         }
     }
     reaped
