@@ -83,7 +83,6 @@ async fn reap_engine(dispatcher: &Dispatcher, backend: &dyn Backend, counts: &Co
         {
             tracing::warn!(sandbox = %row.id, %error, "a row could not be closed");
         }
-        }
     }
     reaped
 }
