@@ -272,8 +272,8 @@ mod tests {
         assert!(wrong("{} {}").contains("trailing characters at line 1 column 4"));
         assert!(wrong(r#"{"a\u0000b": 1}"#).contains("NUL in the name of a member"));
         for own in ["Number", "RawValue"] {
-            assert!(wrong(&format!(r#"{{"a": [{{"$serde_json::private::{own}": "1"}}]}}"#)).contains("reserved name"));
-            assert!(wrong(&format!(r#"{{"\u0024serde_json::private::{own}": "1"}}"#)).contains("reserved name"));
+            assert!(wrong(format!(r#"{{"a": [{{"$serde_json::private::{own}": "1"}}]}}"#)).contains("reserved name"));
+            assert!(wrong(format!(r#"{{"\u0024serde_json::private::{own}": "1"}}"#)).contains("reserved name"));
         }
         for text in ["{", "{\"a\"}", "nul", "NaN", "[1,]", "'a'", "\u{feff}{}", "\"\\ud800\"", "01", "\"\n\"", "\0"] {
             assert!(wrong(text).contains(" at line "), "{text:?}: {}", wrong(text));
