@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
 
 /// How long it must be quiet before a change is told: an editor's save is several events.
@@ -71,8 +72,10 @@ fn watch_every(paths: Vec<PathBuf>, recheck: Duration) -> std::io::Result<Watch>
     let (wake, woken) = channel();
     let (tell, changes) = watch::channel(0);
     let notify = wake.clone();
-    let watcher = notify::recommended_watcher(move |_| {
-        let _ = notify.send(Wake::Look);
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.map_or(true, |event| is_change(&event.kind)) {
+            let _ = notify.send(Wake::Look);
+        }
     });
     let watcher = watcher
         .map_err(|error| tracing::warn!(%error, "no notifications of changed files: looking every {recheck:?} instead"))
@@ -81,6 +84,12 @@ fn watch_every(paths: Vec<PathBuf>, recheck: Duration) -> std::io::Result<Watch>
     let now = watching.look();
     std::thread::Builder::new().name("watch".to_owned()).spawn(move || run(&mut watching, now, &woken, &tell, recheck))?;
     Ok(Watch { changes, wake })
+}
+
+/// Whether an event can mean that something is different. Reading is none: our own look opens every folder, and would wake itself
+/// for ever.
+const fn is_change(kind: &EventKind) -> bool {
+    !matches!(kind, EventKind::Access(kind) if !matches!(kind, AccessKind::Close(AccessMode::Write)))
 }
 
 fn run(watching: &mut Watching, mut known: u64, woken: &Receiver<Wake>, tell: &watch::Sender<u64>, recheck: Duration) {
@@ -193,6 +202,22 @@ mod tests {
     /// Notifications alone: the recheck comes too late to help.
     fn by_notification(path: &Path) -> Watch {
         watch_every(vec![path.to_owned()], Duration::from_secs(3600)).unwrap()
+    }
+
+    #[test]
+    fn reading_is_no_change() {
+        use notify::event::{CreateKind, ModifyKind, RemoveKind};
+        for kind in [AccessKind::Open(AccessMode::Any), AccessKind::Read, AccessKind::Close(AccessMode::Read)] {
+            assert!(!is_change(&EventKind::Access(kind)), "{kind:?}");
+        }
+        let changes = [
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+            EventKind::Modify(ModifyKind::Any),
+            EventKind::Create(CreateKind::Any),
+            EventKind::Remove(RemoveKind::Any),
+            EventKind::Any,
+        ];
+        assert!(changes.iter().all(is_change));
     }
 
     #[tokio::test]
