@@ -352,3 +352,6 @@ fn internal(error: StoreError) -> CallError {
     tracing::error!(%error, "the store could not be read");
     CallError::Internal
 }
+
+#[cfg(test)]
+mod tests;
