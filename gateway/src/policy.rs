@@ -202,6 +202,9 @@ impl Policy {
         now: OffsetDateTime,
         tools: impl IntoIterator<Item = &'a str>,
     ) -> BTreeSet<&'a str> {
+        if matches!(&self.engine, Engine::Source(policy) if !policy.has_view()) {
+            return verdict::visible(None, tools);
+        }
         let shown = PolicyInput::of_view(caller, now, &self.clock, &self.environment).and_then(|input| match &self.engine {
             Engine::Source(policy) => policy.visible(&input),
             Engine::Bundle(policy) => policy.visible(&input),

@@ -37,6 +37,8 @@ pub(super) struct SourcePolicy {
     interpreters: Mutex<Vec<Engine>>,
     decision: Lane,
     view: Lane,
+    /// Whether anything says which tools are visible.
+    has_view: bool,
     time_limit: Duration,
     pub(super) package: String,
     pub(super) sources: Vec<Source>,
@@ -72,7 +74,10 @@ impl SourcePolicy {
             notes
                 .push(Problem::general(format!("note: no rule of package {package} is called `allow`, so every call is denied")));
         }
+        let view_package = format!("{package}.visible");
         let policy = Self {
+            // A package of that name would be a document under the same path.
+            has_view: rules.all.iter().any(|rule| rule.is(package, "visible") || rule.package.starts_with(&view_package)),
             interpreter: engine,
             interpreters: Mutex::default(),
             decision,
@@ -84,6 +89,11 @@ impl SourcePolicy {
             rules,
         };
         Ok((policy, notes))
+    }
+
+    /// Whether there can be an answer to which tools are visible; where not, all are, and nobody need ask.
+    pub(super) const fn has_view(&self) -> bool {
+        self.has_view
     }
 
     /// Whether the bytecode machine answers.

@@ -13,6 +13,8 @@ use tracing_subscriber::fmt::MakeWriter;
 const MAX_LINES: usize = 16 << 10;
 /// Most bytes that wait.
 const MAX_BYTES: usize = 32 << 20;
+/// How long the writing thread lets lines gather. Whoever logs under load finds it awake and need not wake it.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// The near end of the queue. Writing is one allocation-free push.
 #[derive(Clone)]
@@ -111,11 +113,14 @@ impl<W: Write> FarEnd<W> {
     fn run(mut self, messages: &Receiver<Message>) {
         while let Ok(message) = messages.recv() {
             self.take(message);
-            while let Ok(message) = messages.try_recv() {
-                self.take(message);
+            let mut more = true;
+            while more {
+                messages.try_iter().for_each(|message| self.take(message));
+                self.tell();
+                let _ = self.out.flush();
+                std::thread::sleep(GATHER);
+                more = messages.try_recv().map(|message| self.take(message)).is_ok();
             }
-            self.tell();
-            let _ = self.out.flush();
         }
     }
 
