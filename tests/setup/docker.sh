@@ -16,7 +16,7 @@ docker_ready() {
   setsid dockerd --host "$DOCKER_HOST" --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/pid" \
     >"$dir/log" 2>&1 </dev/null &
   DOCKERD_PID=$!
-  trap docker_stop EXIT
+  at_exit docker_stop
   for _ in $(seq 60); do docker info >/dev/null 2>&1 && { note "started dockerd ($DOCKER_HOST)"; return; }; sleep 0.5; done
   tail -n 20 "$dir/log" >&2
   die "dockerd did not start; its log is above"

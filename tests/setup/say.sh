@@ -9,3 +9,14 @@ apt_install() {
   as_root apt-get update -qq
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
+
+# at_exit FUNCTION: calls it when the script ends, the last one first. A trap of its own would replace the one before.
+AT_EXIT=()
+at_exit() { AT_EXIT=("$1" "${AT_EXIT[@]}"); trap run_at_exit EXIT; }
+run_at_exit() {
+  local status=$? f
+  set +e
+  trap '' INT TERM
+  for f in "${AT_EXIT[@]}"; do "$f"; done
+  exit "$status"
+}
