@@ -96,6 +96,12 @@ pub trait Sandbox: Send {
     /// Its id.
     fn id(&self) -> SandboxId;
 
+    /// Waits, with the sandbox, for its invocation; answers why when it is lost before that. May be dropped at any time, and called
+    /// again.
+    async fn idle(&mut self) -> String {
+        std::future::pending().await
+    }
+
     /// Runs the one invocation, and consumes the sandbox: a second use does not compile.
     ///
     /// Guarantees: when it returns a report, nothing of the call runs any more. It watches `host.canceled()` and ends the tool
@@ -124,6 +130,10 @@ pub trait Host: Send + Sync {
 /// What happens to a call inside the dispatcher.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// A warm sandbox is being asked for.
+    Claiming,
+    /// There was one, and it is the call's now.
+    Claimed(SandboxId),
     /// A sandbox is being started under this id.
     Starting(SandboxId),
     /// It is up and waits for its invocation.

@@ -119,6 +119,12 @@ pub struct Fixture {
 pub trait Fixtures: Send + Sync {
     /// The sandbox and command of a scenario. Asked for those of [`Scenario::containers_only`] by containers alone.
     fn fixture(&self, scenario: Scenario) -> Fixture;
+
+    /// Whether the kernel tells that a sandbox ran into its process limit. Where the limit is the user's and not the sandbox's
+    /// control group's, it bites and is not told.
+    fn tells_processes(&self) -> bool {
+        true
+    }
 }
 
 /// A promise that was not kept.

@@ -18,7 +18,7 @@ mod request;
 mod sandbox;
 mod source;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
@@ -29,6 +29,7 @@ pub use request::{container_name, container_request};
 pub use source::{ExecutorImage, LABEL_EXECUTOR, LABEL_TOOL};
 
 use crate::error::{BackendError, StartError};
+use crate::labels::{LABEL_SANDBOX, found};
 use crate::spec::SandboxSpec;
 use crate::{Backend, BackendKind, Found, InstanceId, Sandbox, SandboxId};
 
@@ -94,10 +95,16 @@ impl Backend for DockerBackend {
     }
 
     async fn list(&self) -> Result<Vec<Found>, BackendError> {
-        let filters = [("label", vec![request::LABEL_SANDBOX])].into();
+        let filters = [("label", vec![LABEL_SANDBOX])].into();
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let listed = self.engine.docker().await?.list_containers(Some(options)).await.map_err(EngineError::from)?;
-        Ok(listed.into_iter().filter_map(|container| found(&container.labels.unwrap_or_default())).collect())
+        Ok(listed
+            .into_iter()
+            .filter_map(|container| {
+                let labels = container.labels.unwrap_or_default();
+                found(|name| labels.get(name))
+            })
+            .collect())
     }
 
     async fn destroy(&self, id: SandboxId) -> Result<(), BackendError> {
@@ -127,14 +134,4 @@ impl DockerBackend {
         }
         Err(BackendError { backend: BackendKind::Docker, detail: message })
     }
-}
-
-/// A sandbox as its labels tell it. A container that carries our label and not the rest is none of ours to touch.
-fn found(labels: &std::collections::HashMap<String, String>) -> Option<Found> {
-    let expires: u64 = labels.get(request::LABEL_EXPIRES_AT)?.parse().ok()?;
-    Some(Found {
-        id: labels.get(request::LABEL_SANDBOX)?.parse().ok()?,
-        instance: labels.get(request::LABEL_INSTANCE)?.parse().ok()?,
-        expires_at: UNIX_EPOCH.checked_add(Duration::from_secs(expires))?,
-    })
 }

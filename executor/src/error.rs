@@ -39,6 +39,14 @@ pub enum StartError {
         /// Which backend.
         backend: crate::BackendKind,
     },
+    /// The engine has no room for another sandbox right now: a quota, or no node that takes it.
+    #[error("the {backend} engine has no room for another sandbox: {detail}")]
+    NoRoom {
+        /// Which backend.
+        backend: crate::BackendKind,
+        /// Its message.
+        detail: String,
+    },
     /// The engine answered and refused.
     #[error("the {backend} engine refused the sandbox: {detail}")]
     Refused {

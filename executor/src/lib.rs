@@ -17,6 +17,12 @@ pub mod wire;
 mod backend;
 #[cfg(feature = "dispatch")]
 pub mod conformance;
+#[cfg(any(feature = "docker", feature = "kubernetes"))]
+mod labels;
+#[cfg(feature = "dispatch")]
+mod lifecycle;
+#[cfg(feature = "dispatch")]
+pub mod pool;
 #[cfg(feature = "dispatch")]
 pub mod reaper;
 #[cfg(feature = "dispatch")]
@@ -26,11 +32,15 @@ pub mod session;
 
 #[cfg(feature = "docker")]
 pub mod docker;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(feature = "wasm")]
 pub mod wasm;
 
 #[cfg(feature = "dispatch")]
 pub use backend::{Backend, Event, Found, Host, InstanceId, Sandbox, SandboxId, SandboxLedger, SandboxRow};
+#[cfg(feature = "dispatch")]
+pub use lifecycle::Counts;
 #[cfg(feature = "dispatch")]
 pub use run::{Dispatcher, Failure, Order};
 pub use spec::BackendKind;

@@ -18,6 +18,7 @@ mod call;
 mod cgroup;
 mod command;
 mod exec;
+mod files;
 mod launch;
 mod output;
 mod reap;
@@ -30,7 +31,7 @@ use std::process::ExitCode;
 
 use nix::sys::signal::{SigSet, Signal};
 
-pub use command::{EXECUTOR_PATH, entrypoint, with_life};
+pub use command::{EXECUTOR_PATH, LIFE_VARIABLE, PROCESSES_VARIABLE, entrypoint, with_life};
 
 /// The executor's exit code when it ends before it accepted an invocation: the proof that no tool ran. A tool cannot forge it,
 /// because it is the exit code of PID 1.
@@ -43,7 +44,7 @@ pub const EXIT_USAGE: u8 = 66;
 /// What `mayfly-executor` does with its arguments (without its own name).
 pub fn main(arguments: Vec<String>) -> ExitCode {
     match command::parse(arguments) {
-        Ok(command::Command::Exec(argv)) => exec::exec(&argv),
+        Ok(command::Command::Exec { argv, hold }) => exec::exec(&argv, hold),
         Ok(command::Command::Run(options)) => run(options),
         Ok(command::Command::Version) => {
             println!("mayfly-executor {} (protocol {})", env!("CARGO_PKG_VERSION"), crate::wire::PROTOCOL);

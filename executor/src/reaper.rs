@@ -14,9 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use crate::run::Counts;
-use crate::{Backend, Dispatcher, Found, InstanceId, SandboxId, SandboxRow};
+use futures_util::stream::{self, StreamExt};
 
+use crate::{Backend, Counts, Dispatcher, Found, InstanceId, SandboxId, SandboxRow};
+
+/// Most orphans that are being destroyed at once.
+const DESTROYED_AT_ONCE: usize = 16;
 /// Longest time between two rounds.
 pub const INTERVAL: Duration = Duration::from_secs(10);
 
@@ -60,21 +63,26 @@ async fn reap_engine(dispatcher: &Dispatcher, backend: &dyn Backend, counts: &Co
     };
     let mut standing: HashSet<_> = found.iter().map(|f| f.id).collect();
     let live = |id: SandboxId| owned.contains(&id) || dispatcher.is_live(id);
-    for orphan in found.iter().filter(|f| is_orphan(f, dispatcher.instance(), live(f.id), SystemTime::now())) {
-        match backend.destroy(orphan.id).await {
+    let orphans: Vec<_> =
+        found.iter().filter(|f| is_orphan(f, dispatcher.instance(), live(f.id), SystemTime::now())).map(|f| f.id).collect();
+    // Some at once: an engine may take seconds to confirm that one is gone.
+    let mut destroyed = stream::iter(orphans).map(async |id| (id, backend.destroy(id).await)).buffer_unordered(DESTROYED_AT_ONCE);
+    while let Some((id, result)) = destroyed.next().await {
+        match result {
             Ok(()) => {
-                standing.remove(&orphan.id);
+                standing.remove(&id);
                 reaped += 1;
-                if given_up.contains(&orphan.id) {
-                    tracing::info!(sandbox = %orphan.id, backend = %backend.kind(), "destroyed what a teardown gave up");
+                if given_up.contains(&id) {
+                    tracing::info!(sandbox = %id, backend = %backend.kind(), "destroyed what a teardown gave up");
                 } else {
-                    tracing::warn!(sandbox = %orphan.id, backend = %backend.kind(), "destroyed an orphan");
+                    tracing::warn!(sandbox = %id, backend = %backend.kind(), "destroyed an orphan");
                     counts.orphans.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            Err(error) => tracing::warn!(sandbox = %orphan.id, %error, "an orphan could not be destroyed"),
+            Err(error) => tracing::warn!(sandbox = %id, %error, "an orphan could not be destroyed"),
         }
     }
+    drop(destroyed);
     given_up.difference(&standing).for_each(|id| counts.gone_after_all(*id));
     for row in rows.iter().filter(|r| r.backend == backend.kind()) {
         if !standing.contains(&row.id)

@@ -1,7 +1,8 @@
 //! The gateway's end of the wire: one executor, one invocation, one report.
 //!
 //! # Flow
-//! `Hello` -> `Invocation` -> `Accepted` -> (`Progress` | `Log` | `Output`)* -> `Report`, with a `Ping` each way every [`PING`].
+//! `Hello` each way -> (a `Ping` each way every [`PING`], while it waits) -> `Invocation` -> `Accepted` ->
+//! (`Progress` | `Log` | `Output`)* -> `Report`, with a `Ping` each way every [`PING`].
 //!
 //! # Guarantees
 //! - [`RunError::NotDelivered`] only where the executor cannot have read the invocation. Everything later may have run.
@@ -46,18 +47,23 @@ pub struct Session<R, W> {
     clocks: Clocks,
     reader: FrameReader<R, FromExecutor>,
     writer: FrameWriter<W, ToExecutor>,
+    /// When a ping left that has no answer yet.
+    unanswered: Option<Instant>,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
-    /// Waits for the executor's hello.
+    /// Says hello, and waits for the executor's.
     ///
     /// # Errors
     /// A sentence, when the stream ends, or what came is no hello of this [`PROTOCOL`].
     pub async fn greet(read: R, write: W) -> Result<Self, String> {
-        let mut reader = FrameReader::new(read);
+        let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+        // A container that ends at once breaks the stream under our hello; what it said before that tells more.
+        let greeted = writer.send(&ToExecutor::Hello { protocol: PROTOCOL }).await;
         match reader.next().await {
             Ok(Some(FromExecutor::Hello { protocol: PROTOCOL })) => {
-                Ok(Self { clocks: CLOCKS, reader, writer: FrameWriter::new(write) })
+                greeted.map_err(|error| format!("no executor listens: {error}"))?;
+                Ok(Self { clocks: CLOCKS, reader, writer, unanswered: None })
             }
             Ok(Some(FromExecutor::Hello { protocol })) => {
                 Err(format!("its executor speaks protocol {protocol}, this gateway {PROTOCOL}; build the tool again"))
@@ -68,6 +74,28 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
         }
     }
 
+    /// Keeps the executor company until it has something to do: answers why when it is lost. May be dropped and called again.
+    pub async fn idle(&mut self) -> String {
+        let Clocks { ping, silence, .. } = self.clocks;
+        loop {
+            let rings = self.unanswered.map_or_else(|| Instant::now() + ping, |since| since + silence);
+            match timeout_at(rings, self.reader.next()).await {
+                Ok(Ok(Some(FromExecutor::Ping))) if self.unanswered.is_some() => self.unanswered = None,
+                Ok(Ok(Some(_))) => return "it spoke before it was asked".into(),
+                Ok(Ok(None)) => return "its stream ended".into(),
+                Ok(Err(error)) => return error.to_string(),
+                Err(_) if self.unanswered.is_some() => return format!("it was silent for {silence:?}"),
+                Err(_) => {
+                    // Noted first: dropped half-way, the rest of the ping leaves with the next frame.
+                    self.unanswered = Some(Instant::now());
+                    if let Ok(Err(error)) = timeout(silence, self.writer.send(&ToExecutor::Ping)).await {
+                        return error.to_string();
+                    }
+                }
+            }
+        }
+    }
+
     /// Delivers the invocation and sees the call through to its report.
     ///
     /// # Errors
@@ -75,6 +103,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
     pub async fn run(mut self, invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
         let (key, limit) = (invocation.key.clone(), invocation.output_limit);
         self.deliver(invocation).await?;
+        self.answered().await?;
         self.writer.seal(Seal::new(&key, Direction::ToExecutor));
         self.reader.seal(Seal::new(&key, Direction::FromExecutor));
         let (outbox, queue) = Outbox::new();
@@ -95,6 +124,20 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
             Err(_) => "the executor does not read".into(),
         };
         if self.writer.unfinished() { Err(RunError::NotDelivered(why)) } else { Err(RunError::Lost(why)) }
+    }
+}
+
+impl<R: AsyncRead + Unpin, W> Session<R, W> {
+    /// The answer to a ping that was under way when the invocation left. It comes before everything that is sealed.
+    async fn answered(&mut self) -> Result<(), RunError> {
+        let Some(since) = self.unanswered else { return Ok(()) };
+        match timeout_at(since + self.clocks.silence, self.reader.next()).await {
+            Ok(Ok(Some(FromExecutor::Ping))) => Ok(()),
+            Ok(Ok(Some(_))) => Err(out_of_order()),
+            Ok(Ok(None)) => Err(RunError::Lost("the stream ended without a report".into())),
+            Ok(Err(error)) => Err(RunError::Lost(error.to_string())),
+            Err(_) => Err(RunError::Lost(format!("the executor was silent for {:?}", self.clocks.silence))),
+        }
     }
 }
 

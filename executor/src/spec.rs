@@ -4,6 +4,7 @@
 //! interchangeable sandboxes and its digest can key a pool. What belongs to one call travels in the
 //! [`Invocation`](crate::wire::Invocation).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -20,6 +21,8 @@ pub enum BackendKind {
     Wasm,
     /// A hardened Docker container.
     Docker,
+    /// A Kubernetes Job with one hardened pod.
+    Kubernetes,
 }
 
 impl BackendKind {
@@ -28,6 +31,7 @@ impl BackendKind {
         match self {
             Self::Wasm => "wasm",
             Self::Docker => "docker",
+            Self::Kubernetes => "kubernetes",
         }
     }
 }
@@ -154,11 +158,48 @@ pub enum Source {
         /// Lower-case hex SHA-256 of the file. A file that no longer has it is refused.
         sha256: String,
     },
-    /// A container image, by local id (`sha256:…`) or by digest (`name@sha256:…`); never by tag.
+    /// A container image for Docker, by local id (`sha256:…`) or by digest (`name@sha256:…`); never by tag.
     Image(
         /// The pinned reference.
         String,
     ),
+    /// A container image in a pod.
+    Pod(Pod),
+}
+
+/// What a pod is made of beside the limits that every sandbox has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Pod {
+    /// `name@sha256:…`; a tag only where the operator allows tags.
+    pub image: String,
+    /// The service account it runs as. Its token is never mounted: a call gets one of its own.
+    pub service_account: Option<String>,
+    /// The runtime class (`gvisor`, `kata`); `None`: the cluster's default.
+    pub runtime_class: Option<String>,
+    /// Labels that its node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that it tolerates.
+    pub tolerations: Vec<Toleration>,
+    /// Secrets of the namespace that hold registry credentials. Only the kubelet reads them.
+    pub image_pull_secrets: Vec<String>,
+}
+
+/// A taint that a pod tolerates, as Kubernetes has it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Toleration {
+    /// The taint's key; `None` with `Exists`: every taint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// `Equal` (the default) or `Exists`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+    /// The taint's value, for `Equal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`; `None`: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<String>,
 }
 
 /// A host folder shown to the tool. Read-only: a sandbox leaves nothing behind.
@@ -191,11 +232,23 @@ pub struct SandboxSpec {
 }
 
 impl SandboxSpec {
+    /// Names it: 32 hex digits, short enough for a label of any engine, and still 128 bits.
+    ///
+    /// # Errors
+    /// A sentence, when it has no digest because a path in it is not UTF-8.
+    #[cfg(any(feature = "docker", feature = "kubernetes"))]
+    pub fn digest(&self) -> Result<String, String> {
+        use sha2::{Digest, Sha256};
+        let spec = serde_json::to_vec(self).map_err(|_| "a path of it is not UTF-8")?;
+        Ok(hex::encode(&Sha256::digest(spec)[..16]))
+    }
+
     /// Which backend the source needs.
     pub const fn backend(&self) -> BackendKind {
         match self.source {
             Source::Module { .. } => BackendKind::Wasm,
             Source::Image(_) => BackendKind::Docker,
+            Source::Pod(_) => BackendKind::Kubernetes,
         }
     }
 }

@@ -187,7 +187,7 @@ impl Backend for WasmBackend {
         let place = self.place().await?;
         let source = match &spec.source {
             Source::Module { path, .. } => path.clone(),
-            Source::Image(_) => PathBuf::new(),
+            Source::Image(_) | Source::Pod(_) => PathBuf::new(),
         };
         let now = Instant::now();
         Ok(Box::new(WasmSandbox {

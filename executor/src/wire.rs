@@ -14,7 +14,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::spec::{ByteSize, Destination};
 
 /// Version of the frames. An executor that greets with another is refused before delivery.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// The key that seals every frame after the invocation. Fresh for each call, wiped when dropped, never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -51,14 +51,41 @@ pub struct Invocation {
     pub stdin: Bytes,
     /// Environment of the tool's own process, beside the executor's small fixed one. Never secrets of the gateway.
     pub environment: BTreeMap<String, String>,
+    /// Files for the tool, written before it starts.
+    pub files: Vec<SecretFile>,
     /// Time from acceptance until the tool is killed.
     pub timeout: Duration,
     /// Most bytes of standard output; one more ends the tool with [`Exit::OutputLimit`].
     pub output_limit: ByteSize,
+    /// Whether the tool may open internet sockets at all. The backend says: a container without a network of its own may.
+    pub inet: bool,
     /// Where this call may connect to; only ever a subset of what the tool lists.
     pub egress: BTreeSet<Destination>,
     /// W3C `traceparent` of the `tool.run` span.
     pub traceparent: String,
+}
+
+/// A file that a call brings along: mode 0400, in a folder that is memory. Wiped when dropped, never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct SecretFile {
+    /// Absolute. Its folder is there, and nothing of that name in it.
+    pub path: String,
+    /// What is in it.
+    #[serde(with = "serde_bytes")]
+    pub contents: Vec<u8>,
+}
+
+impl SecretFile {
+    /// A file at `path`.
+    pub fn new(path: impl Into<String>, contents: Vec<u8>) -> Self {
+        Self { path: path.into(), contents }
+    }
+}
+
+impl std::fmt::Debug for SecretFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretFile").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Invocation {
@@ -206,11 +233,13 @@ pub fn clip(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_TEXT.min(text.len()))]
 }
 
-/// Frames from the executor to the gateway. The first is always `Hello`, in the clear; every other one is sealed.
+/// Frames from the executor to the gateway. `Hello` and the `Ping`s before the invocation are in the clear; every other one is
+/// sealed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromExecutor {
-    /// Ready for an invocation.
+    /// Ready for an invocation. The answer to [`ToExecutor::Hello`]: whoever attaches to a container that runs already would never
+    /// see what was said before.
     Hello {
         /// [`PROTOCOL`] as the executor knows it.
         protocol: u16,
@@ -236,16 +265,21 @@ pub enum FromExecutor {
     Ping,
 }
 
-/// Frames from the gateway to the executor. The first is always `Invocation`; every other one is sealed.
+/// Frames from the gateway to the executor, in the clear up to the `Invocation`, sealed after it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::large_enum_variant, reason = "one invocation a connection, made once and sent at once")]
 pub enum ToExecutor {
+    /// The first frame: who is there?
+    Hello {
+        /// [`PROTOCOL`] as the gateway knows it.
+        protocol: u16,
+    },
     /// Run this.
     Invocation(Invocation),
     /// Kill the tool and report.
     Cancel,
-    /// Sign of life.
+    /// Sign of life. Before the invocation, each is answered with one.
     Ping,
 }
 
@@ -271,6 +305,8 @@ mod tests {
             command: vec!["canary".into()],
             stdin: Bytes::from_static(b"canary"),
             environment: BTreeMap::new(),
+            files: Vec::new(),
+            inet: false,
             timeout: Duration::ZERO,
             output_limit: ByteSize(1),
             egress: BTreeSet::new(),

@@ -33,6 +33,8 @@ pub struct BuildOptions {
     pub docker_host: Option<String>,
     /// The network of a Dockerfile's `RUN` steps, as `docker build --network` takes it. `None`: the engine's default.
     pub network: Option<String>,
+    /// The registry to push images to, as `host:port/path`; a tool's tag follows. `None`: they stay in the engine.
+    pub push: Option<String>,
     /// Where cargo works. `None`: `target/tools` of the checkout around the tool's folder, else `target` in that folder.
     pub target_dir: Option<PathBuf>,
 }
@@ -55,6 +57,8 @@ pub enum Artifact {
         tag: String,
         /// Its id, `sha256:...`.
         id: String,
+        /// Where it was pushed to, `registry/name@sha256:...`.
+        pushed: Option<String>,
     },
 }
 
@@ -166,7 +170,7 @@ pub async fn build(
     let begun = Instant::now();
     let dir = dir.canonicalize().map_err(|source| BuildError::File { path: dir.to_owned(), source })?;
     let artifact = match definition.executor.backend {
-        BackendKind::Docker => image::build(&dir, definition, options, progress).await?,
+        BackendKind::Docker | BackendKind::Kubernetes => image::build(&dir, definition, options, progress).await?,
         _ => module::build(&dir, definition, options, progress).await?,
     };
     Ok(Built { tool: definition.name.clone(), artifact, took: begun.elapsed() })

@@ -48,12 +48,11 @@ impl Catalog {
     ///
     /// # Errors
     /// Every mistake that was found. Missing images and modules are none: such a tool says so in [`Tool::spec`].
-    pub fn load(folders: &[PathBuf], allowed_mounts: &[PathBuf]) -> Result<Self, CatalogError> {
-        let rules = Rules::now(allowed_mounts);
+    pub fn load(folders: &[PathBuf], rules: &Rules) -> Result<Self, CatalogError> {
         let mut problems = Vec::new();
         let mut tools: BTreeMap<String, (Arc<Tool>, PathBuf)> = BTreeMap::new();
         for folder in tool_folders(folders, &mut problems) {
-            let (tool, found) = Tool::load(&folder, &rules);
+            let (tool, found) = Tool::load(&folder, rules);
             problems.extend(found);
             let Some(tool) = tool else { continue };
             let name = tool.definition.name.clone();
@@ -133,7 +132,7 @@ mod tests {
     }
 
     fn load(root: &Path) -> Result<Catalog, CatalogError> {
-        Catalog::load(&[root.to_owned()], &[])
+        Catalog::load(&[root.to_owned()], &Rules::now(&[]))
     }
 
     #[test]
@@ -186,7 +185,7 @@ mod tests {
         let with = |source: &str| {
             let mount = format!("  mounts: [{{source: {source}, target: /repo}}]\n");
             put(&tools, "a", &(SCALE.replace("scale:dev", &format!("s@sha256:{}", "a".repeat(64))) + &mount));
-            Catalog::load(std::slice::from_ref(&tools), std::slice::from_ref(&inside))
+            Catalog::load(std::slice::from_ref(&tools), &Rules::now(std::slice::from_ref(&inside)))
         };
         let at = |path: PathBuf| path.display().to_string();
         assert!(with(&at(inside.join("repo"))).unwrap().get("k8s_scale").unwrap().spec.is_ok());

@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod exit;
 pub mod output;
 pub mod policy;
+pub mod pool;
 pub mod serve;
 pub mod tool;
 pub mod tool_build;
@@ -48,6 +49,8 @@ enum Command {
     Tool(ToolVerb),
     /// Check a policy, or ask it
     Policy(policy::PolicyCommand),
+    /// Look at warm sandboxes
+    Pool(pool::PoolCommand),
     /// Check a configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -91,8 +94,8 @@ impl Command {
             Self::Tool(ToolVerb::Build(command)) => command.run().await,
             Self::Tool(ToolVerb::Run(command)) => command.run().await,
             Self::Tool(ToolVerb::List(command)) => command.run().await,
-
             Self::Policy(command) => command.run().await,
+            Self::Pool(command) => command.run().await,
             Self::Config(command) => command.run(&mut std::io::stdout()).map_err(unwritten),
             Self::Doctor(command) => command.run().await,
         }

@@ -60,6 +60,8 @@ pub struct Config {
     pub wasm: WasmSettings,
     /// Sandboxes in containers.
     pub docker: DockerSettings,
+    /// Sandboxes in pods.
+    pub kubernetes: KubernetesSettings,
     /// The gateway's own log.
     pub log: LogSettings,
 }
@@ -160,6 +162,27 @@ pub struct DockerSettings {
     pub host: Option<String>,
 }
 
+/// Sandboxes in pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KubernetesSettings {
+    /// Whether Kubernetes is used.
+    pub enabled: Enabled,
+    /// Where sandboxes run: a namespace for them alone.
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
+    pub namespace: String,
+    /// A kubeconfig. Left out: the pod's own service account in a cluster, else KUBECONFIG or ~/.kube/config.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1))]
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig. Left out: its current one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 253))]
+    pub context: Option<String>,
+    /// Whether a tool's image may be named by a tag; true or false (the default). What a tag means can change.
+    pub allow_tags: bool,
+}
+
 /// Whether a backend is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -208,6 +231,7 @@ impl Default for Config {
             start_timeout: Duration::from_secs(30),
             wasm: WasmSettings::default(),
             docker: DockerSettings::default(),
+            kubernetes: KubernetesSettings::default(),
             log: LogSettings::default(),
         }
     }
@@ -253,6 +277,14 @@ impl Default for DockerSettings {
     }
 }
 
+impl Default for KubernetesSettings {
+    /// Never: the context that a kubeconfig happens to point to is not asked unbidden.
+    fn default() -> Self {
+        let namespace = "mayfly-executions".to_owned();
+        Self { enabled: Enabled::Never, namespace, kubeconfig: None, context: None, allow_tags: false }
+    }
+}
+
 impl Default for LogSettings {
     fn default() -> Self {
         Self { format: LogFormat::Auto }
@@ -263,7 +295,6 @@ impl Default for LogSettings {
 const NOT_YET: &[NotYet] = &[
     NotYet { pointer: "/admin_listen", value: None, instead: "`admin_socket`" },
     NotYet { pointer: "/tls", value: None, instead: "leave it out; a proxy on the same host can end TLS" },
-    NotYet { pointer: "/kubernetes", value: None, instead: "`wasm`, `docker`" },
 ];
 
 /// Why there is no configuration: everything that is wrong with it.

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use crate::call::CallRequest;
 use crate::caller::Caller;
 use crate::catalog::definition::Tier;
-use crate::catalog::{Catalog, CatalogError, Tool};
+use crate::catalog::{Catalog, CatalogError, Rules, Tool};
 use crate::config::{Config, PolicyConfig};
 use crate::error::CallError;
 use crate::policy::{Policy, PolicyLoadError, PolicySettings};
@@ -53,7 +53,8 @@ impl Generation {
     /// # Errors
     /// Every problem of the first part that has any.
     pub fn load(config: &Config) -> Result<Self, GenerationError> {
-        let catalog = Catalog::load(&config.tools, &config.allowed_mounts)?;
+        let rules = Rules { allow_tags: config.kubernetes.allow_tags, ..Rules::now(&config.allowed_mounts) };
+        let catalog = Catalog::load(&config.tools, &rules)?;
         let policy = Policy::load(&config.policy.path, config.policy.data.as_deref(), &policy_settings(&config.policy))?;
         let digest = hex::encode(Sha256::new().chain_update(catalog.digest()).chain_update(policy.digest()).finalize());
         Ok(Self { digest, catalog, policy, loaded_at: OffsetDateTime::now_utc() })

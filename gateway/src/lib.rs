@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod document;
+pub mod engines;
 pub mod error;
 pub mod gateway;
 pub mod generation;

@@ -15,7 +15,9 @@ use secrecy::ExposeSecret;
 use crate::caller::{Agent, AgentError};
 use crate::catalog::Tool;
 use crate::gateway::Gateway;
-use crate::http::admin::{Admin, AdminError, AgentRequest, AgentView, GenerationView, NewAgent, SandboxCounts, ToolStatus};
+use crate::http::admin::{
+    Admin, AdminError, AgentRequest, AgentView, GenerationView, NewAgent, PoolView, SandboxCounts, ToolStatus,
+};
 use crate::http::observability::Vitals;
 use crate::store::StoreError;
 
@@ -48,6 +50,8 @@ impl Operator {
         let generation = self.gateway.generation.load_full();
         let current: HashSet<_> = generation.catalog.iter().map(|tool| tool.digest.clone()).collect();
         self.unprepared.retain(|digest, _| current.contains(digest));
+        // At once: nothing of a tool's old version may be claimed any more.
+        self.dispatcher.keep_warm(generation.catalog.iter().filter_map(|tool| tool.warm()).collect());
         join_all(generation.catalog.iter().map(|tool| self.prepare_one(tool))).await;
     }
 
@@ -138,6 +142,10 @@ impl Admin for Operator {
             orphans: counts.orphans.load(Ordering::Acquire),
         });
         counts.collect()
+    }
+
+    fn pools(&self) -> Vec<PoolView> {
+        self.dispatcher.pools().into_iter().map(PoolView::from).collect()
     }
 
     fn generation(&self) -> GenerationView {

@@ -102,6 +102,8 @@ fn order(permit: Permit, spec: SandboxSpec, id: CallId, traceparent: String) -> 
         command,
         stdin: arguments.bytes,
         environment: BTreeMap::new(),
+        files: Vec::new(),
+        inet: false,
         timeout: obligations.timeout.map_or(executor.timeout, |narrower| narrower.min(executor.timeout)),
         output_limit: obligations.output_limit.map_or(executor.output_limit, |narrower| narrower.min(executor.output_limit)),
         egress: obligations.egress.map_or_else(|| listed.clone(), |narrower| &narrower & &listed),
@@ -118,7 +120,7 @@ fn command(tool: &Tool, arguments: &Arguments) -> Result<Vec<String>, CallError>
 fn shown(failure: &Failure, tool: &str, timeout: Duration) -> CallError {
     match failure {
         Failure::CanceledBeforeDelivery => CallError::Canceled { may_have_run: false },
-        Failure::Start(StartError::Saturated { .. }) => CallError::Saturated,
+        Failure::Start(StartError::Saturated { .. } | StartError::NoRoom { .. }) => CallError::Saturated,
         Failure::Start(StartError::NotRecorded(_)) => CallError::LedgerUnavailable,
         Failure::Start(_) => CallError::ToolUnavailable(tool.to_owned()),
         Failure::Run(RunError::Overdue) => CallError::TimedOut(timeout),
@@ -167,6 +169,19 @@ impl<'a> CallHost<'a> {
         self.call.trace.adopt(&self.run, spans);
     }
 
+    fn claiming(&self) {
+        let span = self.call.trace.span(names::span::SANDBOX_CLAIM);
+        span.set(names::BACKEND, self.backend.as_str());
+        *self.start.lock() = Some(span);
+    }
+
+    fn claimed(&self, id: SandboxId) {
+        if let Some(span) = &*self.start.lock() {
+            span.set(names::SANDBOX_ID, id.to_string());
+            span.set(names::TEMPERATURE, "warm");
+        }
+    }
+
     fn starting(&self, id: SandboxId) {
         let span = self.call.trace.span(names::span::SANDBOX_START);
         span.set(names::SANDBOX_ID, id.to_string());
@@ -186,6 +201,8 @@ impl Host for CallHost<'_> {
     fn observe(&self, event: Event) {
         self.watch.observe(&event);
         match event {
+            Event::Claiming => self.claiming(),
+            Event::Claimed(id) => self.claimed(id),
             Event::Starting(id) => self.starting(id),
             Event::Started => self.started(),
             Event::Accepted => {}

@@ -15,15 +15,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::serve::Listener;
-use mayfly_executor::docker::{DockerBackend, DockerConfig};
-use mayfly_executor::wasm::{WasmBackend, WasmConfig};
-use mayfly_executor::{Backend, BackendKind, Dispatcher, SandboxLedger, reaper};
+use mayfly_executor::{Dispatcher, reaper};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::caller::{AgentError, Authenticator};
-use crate::config::{Config, Durability, Enabled, LimitsConfig};
+use crate::config::{Config, Durability, LimitsConfig};
+use crate::engines::{self, EngineError};
 use crate::gateway::Gateway;
 use crate::generation::{Generation, GenerationError};
 use crate::http::serve::{ConnectionLimits, bind, serve};
@@ -52,14 +51,6 @@ pub enum ServeError {
     /// Tools or policy.
     #[error(transparent)]
     Generation(#[from] GenerationError),
-    /// A backend.
-    #[error("the {backend} backend cannot be used: {detail}; `mayfly doctor` says more")]
-    Backend {
-        /// Which.
-        backend: &'static str,
-        /// What it said.
-        detail: String,
-    },
     /// An address.
     #[error("{address} cannot be listened on: {source}; choose another in the configuration")]
     Listen {
@@ -71,6 +62,9 @@ pub enum ServeError {
     /// The administration socket.
     #[error(transparent)]
     Socket(#[from] socket::BindError),
+    /// A backend cannot start, or was asked for and does not answer.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// The folder watch.
     #[error("tools and policy cannot be watched for changes: {0}")]
     Watch(String),
@@ -110,7 +104,7 @@ impl Serving {
             tracing::warn!(calls = interrupted.len(), "calls of the last run were interrupted; each has that outcome now");
         }
         let telemetry = Arc::new(Telemetry::from_env(log)?);
-        let dispatcher = dispatcher(&config, &store).await?;
+        let dispatcher = engines::dispatcher(&config, &store).await?;
         let reaped = reaper::reap(&dispatcher).await;
         if reaped > 0 {
             tracing::warn!(sandboxes = reaped, "sandboxes of the last run were destroyed");
@@ -235,31 +229,6 @@ async fn reload(gateway: &Gateway, operator: &Arc<Operator>, config: &Config) {
 
 async fn listen(address: SocketAddr) -> Result<impl Listener<Addr = SocketAddr>, ServeError> {
     bind(address).await.map_err(|source| ServeError::Listen { address, source })
-}
-
-async fn dispatcher(config: &Config, store: &Arc<Store>) -> Result<Arc<Dispatcher>, ServeError> {
-    let (max_instances, max_memory) = (config.wasm.max_instances, config.wasm.max_memory);
-    let wasm = WasmConfig { max_instances, max_memory, ..WasmConfig::new(config.wasm_cache(), store.instance()) };
-    let wasm = WasmBackend::new(wasm).map_err(|error| ServeError::Backend { backend: "wasm", detail: error.to_string() })?;
-    let mut backends: Vec<Arc<dyn Backend>> = vec![wasm];
-    if config.docker.enabled != Enabled::Never {
-        let settings = DockerConfig { host: config.docker.host.clone(), instance: store.instance() };
-        let docker = Arc::new(DockerBackend::connect(settings));
-        let left = store.open_rows().await.is_ok_and(|rows| rows.iter().any(|row| row.backend == BackendKind::Docker));
-        match docker.probe().await {
-            Ok(_) => backends.push(docker),
-            Err(error) if config.docker.enabled == Enabled::Always => {
-                return Err(ServeError::Backend { backend: "docker", detail: error.to_string() });
-            }
-            // What the last run left on an engine that is away is reaped when it is back.
-            Err(_) if left => backends.push(docker),
-            Err(error) => {
-                tracing::info!(%error, "no Docker engine answers; Docker tools are answered with 503 until a restart with one")
-            }
-        }
-    }
-    let ledger: Arc<dyn SandboxLedger> = store.clone();
-    Ok(Dispatcher::new(backends, ledger, store.instance(), config.start_timeout))
 }
 
 const fn durability(configured: Durability) -> store::Durability {

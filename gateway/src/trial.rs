@@ -106,6 +106,8 @@ fn invocation(tool: &Tool, arguments: &Arguments) -> Result<Invocation, TrialErr
         command: tool.command_line(arguments).map_err(TrialError::Argument)?,
         stdin: Bytes::clone(&arguments.bytes),
         environment: BTreeMap::new(),
+        files: Vec::new(),
+        inet: false,
         timeout: executor.timeout,
         output_limit: executor.output_limit,
         egress: executor.network.iter().cloned().collect(),

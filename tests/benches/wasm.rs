@@ -95,6 +95,8 @@ async fn ours(config: WasmConfig, folder: &std::path::Path, module: &[u8]) -> Qu
             command: vec![],
             stdin: INPUT.into(),
             environment: BTreeMap::new(),
+            files: Vec::new(),
+            inet: false,
             timeout: Duration::from_secs(2),
             output_limit: ByteSize(64 << 10),
             egress: BTreeSet::new(),

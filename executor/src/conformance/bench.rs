@@ -142,6 +142,10 @@ impl<'a> Bench<'a> {
         Self { backend, fixtures, started: Mutex::default() }
     }
 
+    pub(super) fn tells_processes(&self) -> bool {
+        self.fixtures.tells_processes()
+    }
+
     /// Starts a sandbox, makes the call in it, destroys it.
     pub(super) async fn run(&self, call: Call) -> Result<Ran, String> {
         let id = SandboxId::generate();
@@ -182,6 +186,8 @@ impl<'a> Bench<'a> {
             command: self.fixtures.fixture(call.scenario).command,
             stdin: call.stdin,
             environment: call.environment,
+            files: Vec::new(),
+            inet: false,
             timeout: call.timeout,
             output_limit: call.output_limit,
             egress: BTreeSet::new(),

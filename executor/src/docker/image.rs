@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::models::{BuildInfo, ImageConfig};
-use bollard::query_parameters::{BuildImageOptions, BuildImageOptionsBuilder};
+use bollard::query_parameters::{BuildImageOptions, BuildImageOptionsBuilder, PushImageOptionsBuilder, TagImageOptionsBuilder};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use thiserror::Error;
@@ -131,6 +131,36 @@ impl Engine {
             options = options.t(tag);
         }
         self.run_builder(options.build(), tar, progress).await
+    }
+
+    /// Pushes an image to a registry, under the registry's name and the tag's own. Returns what it is there for ever:
+    /// `registry/name@sha256:...`.
+    ///
+    /// Speaks to the registry without credentials; one that wants some is for `docker push`, and its digest for `tool.yaml`.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub async fn push(&self, tag: &str, registry: &str, progress: Progress<'_>) -> Result<String, ImageError> {
+        let (name, version) = tag.rsplit_once(':').filter(|(_, version)| !version.contains('/')).unwrap_or((tag, "latest"));
+        let target = format!("{}/{name}", registry.trim_end_matches('/'));
+        let docker = self.docker().await?.clone().with_timeout(BUILD_TIMEOUT);
+        let options = TagImageOptionsBuilder::default().repo(&target).tag(version).build();
+        docker.tag_image(tag, Some(options)).await.map_err(EngineError::from)?;
+        let options = PushImageOptionsBuilder::default().tag(version).build();
+        let mut said = docker.push_image(&target, Some(options), None);
+        while let Some(line) = said.next().await {
+            let line = line.map_err(EngineError::from)?;
+            if let Some(error) = line.error_detail.and_then(|error| error.message) {
+                return Err(ImageError::Step(format!("{target} was not pushed: {error}")));
+            }
+            if let Some(status) = line.status {
+                progress(&status);
+            }
+        }
+        let image = docker.inspect_image(&format!("{target}:{version}")).await.map_err(EngineError::from)?;
+        let digests = image.repo_digests.unwrap_or_default();
+        let pushed = digests.into_iter().find(|digest| digest.starts_with(&format!("{target}@sha256:")));
+        pushed.ok_or_else(|| ImageError::Step(format!("{target} was pushed, and the engine does not know its digest")))
     }
 
     /// Runs the builder and returns the full id of what it built.

@@ -1,27 +1,18 @@
 //! What a sandbox's container is made of: the isolation floor, in one pure function.
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountBindOptions,
     MountBindOptionsPropagationEnum, MountType, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
-use sha2::{Digest, Sha256};
 
 use super::source::ExecutorImage;
+use crate::labels::labels;
 use crate::pid1;
 use crate::spec::{self, ByteSize, SandboxSpec};
 use crate::{InstanceId, SandboxId};
-
-/// The label that marks a sandbox, and holds its id.
-pub(super) const LABEL_SANDBOX: &str = "mayfly.dev/sandbox";
-/// Who started it.
-pub(super) const LABEL_INSTANCE: &str = "mayfly.dev/instance";
-/// Digest of its spec: sandboxes that are equal are interchangeable.
-pub(super) const LABEL_SPEC: &str = "mayfly.dev/spec";
-/// When it is anyone's to destroy, in Unix seconds.
-pub(super) const LABEL_EXPIRES_AT: &str = "mayfly.dev/expires-at";
 
 /// Neither root nor any user that an image is likely to know; the one that distroless images call `nonroot`.
 const USER: &str = "65532:65532";
@@ -47,20 +38,14 @@ pub fn container_request(
     instance: InstanceId,
     expires_at: SystemTime,
 ) -> Result<ContainerCreateBody, String> {
-    let expires = expires_at.duration_since(UNIX_EPOCH).map_err(|_| "its end lies before 1970")?;
-    let labels = HashMap::from([
-        (LABEL_SANDBOX.to_owned(), id.to_string()),
-        (LABEL_INSTANCE.to_owned(), instance.to_string()),
-        (LABEL_SPEC.to_owned(), digest(spec)?),
-        (LABEL_EXPIRES_AT.to_owned(), expires.as_secs().saturating_add(1).to_string()),
-    ]);
+    let labels = labels(spec, id, instance, expires_at)?.map(|(name, value)| (name.to_owned(), value));
     Ok(ContainerCreateBody {
         image: Some(image.reference.clone()),
         entrypoint: Some(pid1::with_life(&image.entrypoint, spec.life).ok_or("its image's entrypoint is not the executor")?),
         cmd: Some(image.command.clone()),
         user: Some(USER.into()),
         hostname: Some("sandbox".into()),
-        labels: Some(labels),
+        labels: Some(labels.into()),
         tty: Some(false),
         open_stdin: Some(true),
         // The engine closes it when the one attached stream goes: that is how the executor learns that the gateway died.
@@ -134,19 +119,14 @@ fn signed(size: ByteSize) -> i64 {
     i64::try_from(size.0).unwrap_or(i64::MAX)
 }
 
-/// Short enough for a label of any engine, and still 128 bits.
-fn digest(spec: &SandboxSpec) -> Result<String, String> {
-    let spec = serde_json::to_vec(spec).map_err(|_| "a path of it is not UTF-8")?;
-    Ok(hex::encode(&Sha256::digest(spec)[..16]))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use uuid::Uuid;
 
     use super::*;
+    use crate::labels::LABEL_SPEC;
 
     fn spec() -> SandboxSpec {
         SandboxSpec {

@@ -103,8 +103,15 @@ impl Sandbox for DockerSandbox {
         self.id
     }
 
-    async fn invoke(self: Box<Self>, invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
+    async fn idle(&mut self) -> String {
+        let why = self.session.idle().await;
+        format!("{why}{}", self.container.end().await.words)
+    }
+
+    async fn invoke(self: Box<Self>, mut invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
         let Self { container, session, .. } = *self;
+        // Its network namespace has nothing but a loopback.
+        invocation.inet = true;
         match session.run(invocation, host).await {
             Err(RunError::Lost(why)) => Err(container.lost(why).await),
             result => result,

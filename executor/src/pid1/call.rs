@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::{Counters, Growth};
+use super::command::Hold;
+use super::files;
 use super::launch::{self, Tool};
 use super::output::{self, Tail};
 use super::reap::Reaper;
@@ -26,6 +28,8 @@ pub(super) struct Call {
     pub(super) invocation: Invocation,
     /// What the image runs when the invocation names no command.
     pub(super) argv: Vec<String>,
+    /// The most processes and threads of the tool, where the engine does not say.
+    pub(super) processes: Option<u64>,
     /// Variables that the image sets and its tool is to have.
     pub(super) image_environment: Vec<(String, String)>,
     pub(super) deadline: Instant,
@@ -56,7 +60,11 @@ impl Call {
         let image = self.image_environment.iter().cloned();
         let environment = launch::environment(image, &self.invocation.traceparent, &self.invocation.environment);
         let started = spans.begin();
-        let launched = timeout_at(self.deadline, launch::launch(command, &environment)).await;
+        let hold = Hold { inet: self.invocation.inet, processes: self.processes };
+        let launched = match files::write(&self.invocation.files) {
+            Ok(()) => timeout_at(self.deadline, launch::launch(command, &environment, hold)).await,
+            Err(why) => Ok(Err(why)),
+        };
         spans.end("process.start", started, !matches!(launched, Ok(Ok(_))));
         let running = spans.begin();
         let outcome = match launched {
@@ -105,6 +113,7 @@ impl Call {
             None => timeout_at(until, stdout).await??,
         };
         let tail = timeout_at(until, stderr).await??;
+        files::unsay();
         spans.end("process.reap", reaping, false);
         Ok(Outcome { over, tail, ..Outcome::new(cause) })
     }

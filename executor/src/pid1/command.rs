@@ -4,6 +4,12 @@ use std::time::Duration;
 
 /// Where the executor lies in an image.
 pub const EXECUTOR_PATH: &str = "/.mayfly/executor";
+/// The variable that tells an executor its life where nobody can look into its image to extend the entrypoint. The command line
+/// goes first.
+pub const LIFE_VARIABLE: &str = "MAYFLY_LIFE_SECONDS";
+/// Likewise the most processes and threads of the tool, where the engine cannot limit them: on Kubernetes the kubelet has one
+/// limit for all pods. It counts everything that runs as the sandbox's user, so the user must be the sandbox's alone.
+pub const PROCESSES_VARIABLE: &str = "MAYFLY_PROCESSES";
 /// How long an executor lives that was not told: long enough for any call, short enough to be no leak.
 const DEFAULT_LIFE: Duration = Duration::from_secs(3600);
 
@@ -13,9 +19,32 @@ pub(super) enum Command {
     /// Be PID 1.
     Run(Run),
     /// Become the tool.
-    Exec(Vec<String>),
+    Exec {
+        /// Its command line.
+        argv: Vec<String>,
+        /// What it is held to.
+        hold: Hold,
+    },
     /// Say which executor this is.
     Version,
+}
+
+/// What a tool is held to beyond what every tool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hold {
+    /// Whether it may open internet sockets.
+    pub(super) inet: bool,
+    /// The most processes and threads of its user; `None`: the engine's limit holds.
+    pub(super) processes: Option<u64>,
+}
+
+impl Hold {
+    /// As options of `exec`.
+    pub(super) fn options(self) -> Vec<String> {
+        let inet = (!self.inet).then(|| vec!["--no-inet".to_owned()]);
+        let processes = self.processes.map(|most| vec!["--processes".to_owned(), most.to_string()]);
+        [inet, processes].into_iter().flatten().flatten().collect()
+    }
 }
 
 /// How to be PID 1.
@@ -25,6 +54,8 @@ pub(super) struct Run {
     pub(super) life: Duration,
     /// Which variables of the image the tool inherits.
     pub(super) keep: Vec<String>,
+    /// The most processes and threads of the tool, where the engine does not say.
+    pub(super) processes: Option<u64>,
     /// What runs when the invocation names no command.
     pub(super) argv: Vec<String>,
 }
@@ -50,20 +81,36 @@ pub(super) fn parse(arguments: Vec<String>) -> Result<Command, String> {
     let mut arguments = arguments.into_iter();
     match arguments.next().as_deref() {
         Some("run") => run(arguments).map(Command::Run),
-        Some("exec") if arguments.next().as_deref() == Some("--") => Ok(Command::Exec(arguments.collect())),
+        Some("exec") => exec(arguments),
         Some("--version") => Ok(Command::Version),
         _ => Err("usage: run [--life-seconds N] [--keep-env NAME]... -- COMMAND...".into()),
     }
 }
 
+fn exec(mut arguments: impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut hold = Hold { inet: true, processes: None };
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--no-inet" => hold.inet = false,
+            "--processes" => {
+                hold.processes =
+                    Some(arguments.next().and_then(|most| most.parse().ok()).ok_or("--processes takes a whole number")?);
+            }
+            "--" => return Ok(Command::Exec { argv: arguments.collect(), hold }),
+            _ => break,
+        }
+    }
+    Err("usage: exec [--no-inet] [--processes N] -- COMMAND...".into())
+}
+
 fn run(mut arguments: impl Iterator<Item = String>) -> Result<Run, String> {
-    let mut run = Run { life: DEFAULT_LIFE, keep: vec![], argv: vec![] };
+    let life = told(LIFE_VARIABLE)?.map_or(DEFAULT_LIFE, Duration::from_secs);
+    let mut run = Run { life, keep: vec![], processes: told(PROCESSES_VARIABLE)?, argv: vec![] };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
             "--life-seconds" => {
-                let seconds = value()?.parse().ok().filter(|s| *s > 0).ok_or("--life-seconds takes a whole number above 0")?;
-                run.life = Duration::from_secs(seconds);
+                run.life = whole(&value()?).map(Duration::from_secs).ok_or("--life-seconds takes a whole number above 0")?;
             }
             "--keep-env" => run.keep.push(value()?),
             "--" => {
@@ -74,6 +121,16 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<Run, String> {
         }
     }
     Err("-- is missing; the tool's own command line follows it".into())
+}
+
+/// A variable of ours, if it is set.
+fn told(variable: &str) -> Result<Option<u64>, String> {
+    let Ok(text) = std::env::var(variable) else { return Ok(None) };
+    whole(&text).map(Some).ok_or_else(|| format!("{variable} is no whole number above 0"))
+}
+
+fn whole(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number| *number > 0)
 }
 
 #[cfg(test)]
@@ -88,8 +145,17 @@ mod tests {
     fn an_entrypoint_with_a_life_is_read_back() {
         let line = with_life(&entrypoint(["PYTHONPATH"]), Duration::from_secs(90)).unwrap();
         let arguments = [&line[1..], &words("python -u --life-seconds")].concat();
-        let expected = Run { life: Duration::from_secs(90), keep: words("PYTHONPATH"), argv: words("python -u --life-seconds") };
+        let argv = words("python -u --life-seconds");
+        let expected = Run { life: Duration::from_secs(90), keep: words("PYTHONPATH"), processes: None, argv };
         assert_eq!(parse(arguments), Ok(Command::Run(expected)));
+    }
+
+    #[test]
+    fn what_a_tool_is_held_to_is_read_back() {
+        for hold in [Hold { inet: true, processes: None }, Hold { inet: false, processes: Some(64) }] {
+            let line = ["exec".to_owned()].into_iter().chain(hold.options()).chain(words("-- sh --no-inet"));
+            assert_eq!(parse(line.collect()), Ok(Command::Exec { argv: words("sh --no-inet"), hold }));
+        }
     }
 
     #[test]
@@ -101,9 +167,16 @@ mod tests {
 
     #[test]
     fn a_wrong_command_line_is_refused() {
-        for wrong in
-            ["", "run", "run --life-seconds 0 --", "run --life-seconds x --", "run --life-seconds", "run --shell --", "exec sh"]
-        {
+        for wrong in [
+            "",
+            "run",
+            "run --life-seconds 0 --",
+            "run --life-seconds x --",
+            "run --life-seconds",
+            "run --shell --",
+            "exec sh",
+            "exec --processes x --",
+        ] {
             assert!(parse(words(wrong)).is_err(), "{wrong}");
         }
     }

@@ -15,6 +15,8 @@ use rustix::process::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
+use super::command::Hold;
+
 /// What the tool finds when neither its image nor the invocation says otherwise. `HOME` and `TMPDIR` are ours to say: nothing else
 /// is writable.
 const ENVIRONMENT: [(&str, &str); 2] =
@@ -48,14 +50,14 @@ pub(super) fn environment(
 ///
 /// # Errors
 /// A sentence for the operator, when the program could not be started. Whatever was started by then is for the reaper.
-pub(super) async fn launch(argv: &[String], environment: &BTreeMap<String, String>) -> Result<Tool, String> {
+pub(super) async fn launch(argv: &[String], environment: &BTreeMap<String, String>, hold: Hold) -> Result<Tool, String> {
     if argv.is_empty() {
         return Err("neither the call nor the image names a command".into());
     }
     if environment.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
         return Err("the environment holds a name or value that no process can have".into());
     }
-    let (tool, status) = spawn(argv, environment).map_err(|error| error.to_string())?;
+    let (tool, status) = spawn(argv, environment, hold).map_err(|error| error.to_string())?;
     let mut why = String::new();
     let status = status.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(status));
     let read = match status {
@@ -70,7 +72,7 @@ pub(super) async fn launch(argv: &[String], environment: &BTreeMap<String, Strin
     }
 }
 
-fn spawn(argv: &[String], environment: &BTreeMap<String, String>) -> io::Result<(Tool, UnixStream)> {
+fn spawn(argv: &[String], environment: &BTreeMap<String, String>, hold: Hold) -> io::Result<(Tool, UnixStream)> {
     let (stdin_read, stdin) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stdout, stdout_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, stderr_write) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -78,7 +80,9 @@ fn spawn(argv: &[String], environment: &BTreeMap<String, String>) -> io::Result<
     // Sent ahead: the message waits in the socket. A child that dies early takes the socket along.
     send(&ours, [&stdin_read, &stdout_write, &stderr_write])?;
     let child = Command::new("/proc/self/exe")
-        .args(["exec", "--"])
+        .arg("exec")
+        .args(hold.options())
+        .arg("--")
         .args(argv)
         .env_clear()
         .envs(environment)
@@ -155,9 +159,9 @@ mod tests {
     #[tokio::test]
     async fn what_no_process_can_be_started_with_is_refused() {
         let argv = vec!["true".to_owned()];
-        assert!(launch(&[], &BTreeMap::new()).await.is_err());
+        assert!(launch(&[], &BTreeMap::new(), Hold { inet: true, processes: None }).await.is_err());
         for wrong in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "\0")] {
-            assert!(launch(&argv, &map(&[wrong])).await.is_err(), "{wrong:?}");
+            assert!(launch(&argv, &map(&[wrong]), Hold { inet: true, processes: None }).await.is_err(), "{wrong:?}");
         }
     }
 }

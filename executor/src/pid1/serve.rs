@@ -2,6 +2,7 @@
 
 use std::env;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use tokio::io::AsyncRead;
 use tokio::time::{Instant, interval_at, timeout, timeout_at};
@@ -13,6 +14,16 @@ use super::streams::{Input, Output};
 use crate::frame::{FrameReader, FrameWriter, Outbox, PING, SILENCE, pump};
 use crate::seal::{Direction, Seal};
 use crate::wire::{FromExecutor, Invocation, PROTOCOL, ToExecutor};
+
+/// How long it waits to be greeted. The greeting comes right after the start, or, where a gateway has to attach to what runs
+/// already, as soon as it has seen it run.
+const NOBODY: Duration = Duration::from_secs(30);
+
+/// Where the API server is, as Kubernetes tells every container. A tool with a token has to know.
+const CLUSTER: [&str; 2] = ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"];
+
+/// How long it waits for the gateway to have read its report.
+const PARTING: Duration = Duration::from_secs(30);
 
 /// It ended without a report.
 #[derive(Debug)]
@@ -34,25 +45,38 @@ fn after(why: impl ToString) -> Ended {
 type Reader = FrameReader<Input, ToExecutor>;
 type Writer = FrameWriter<Output, FromExecutor>;
 
-/// Greets, waits for the one invocation, runs it, reports.
+/// Waits for the one invocation, runs it, reports.
 pub(super) async fn serve(stdin: OwnedFd, stdout: OwnedFd, options: Run, born: Instant) -> Result<(), Ended> {
     let mut reader: Reader = FrameReader::new(Input::new(stdin).map_err(before)?);
     let mut writer: Writer = FrameWriter::new(Output::new(stdout).map_err(before)?);
     let end_of_life = born + options.life;
-    writer.send(&FromExecutor::Hello { protocol: PROTOCOL }).await.map_err(before)?;
-    let invocation = match timeout_at(end_of_life, reader.next()).await {
-        Ok(Ok(Some(ToExecutor::Invocation(invocation)))) => invocation,
-        Ok(Ok(Some(_))) => return Err(before("the first frame was no invocation")),
-        Ok(Ok(None)) => return Err(before("the gateway left")),
-        Ok(Err(error)) => return Err(before(error)),
-        Err(_) => return Err(before("nobody wanted it in its life")),
-    };
+    let invocation = wait(&mut reader, &mut writer, end_of_life).await?;
     reader.seal(Seal::new(&invocation.key, Direction::ToExecutor));
     writer.seal(Seal::new(&invocation.key, Direction::FromExecutor));
     // Nothing is started before this is written: who does not see it may trust that nothing ran, if it sees our exit code.
     writer.send(&FromExecutor::Accepted).await.map_err(before)?;
     let deadline = (Instant::now() + invocation.timeout).min(end_of_life);
     converse(reader, writer, invocation, options, deadline).await
+}
+
+/// Answers until there is an invocation. A gateway that died may leave a stream that does not end: nobody is waited for long.
+async fn wait(reader: &mut Reader, writer: &mut Writer, end_of_life: Instant) -> Result<Invocation, Ended> {
+    let mut heard = Instant::now() + NOBODY;
+    loop {
+        let frame = timeout_at(heard.min(end_of_life), reader.next()).await;
+        let answer = match frame {
+            Ok(Ok(Some(ToExecutor::Hello { .. }))) => FromExecutor::Hello { protocol: PROTOCOL },
+            Ok(Ok(Some(ToExecutor::Ping))) => FromExecutor::Ping,
+            Ok(Ok(Some(ToExecutor::Invocation(invocation)))) => return Ok(invocation),
+            Ok(Ok(Some(ToExecutor::Cancel))) => return Err(before("canceled before it was invoked")),
+            Ok(Ok(None)) => return Err(before("the gateway left")),
+            Ok(Err(error)) => return Err(before(error)),
+            Err(_) if Instant::now() >= end_of_life => return Err(before("nobody wanted it in its life")),
+            Err(_) => return Err(before("the gateway is silent")),
+        };
+        heard = Instant::now() + SILENCE;
+        timeout(SILENCE, writer.send(&answer)).await.map_err(before)?.map_err(before)?;
+    }
 }
 
 /// Runs the call while it listens and gives signs of life. When the stream fails or falls silent it returns at once: this process
@@ -66,9 +90,18 @@ async fn converse(
 ) -> Result<(), Ended> {
     let cancel = CancellationToken::new();
     let (outbox, queue) = Outbox::new();
-    let image_environment = options.keep.iter().filter_map(|name| Some((name.clone(), env::var(name).ok()?))).collect();
-    let call =
-        Call { invocation, argv: options.argv, image_environment, deadline, cancel: cancel.clone(), outbox: outbox.clone() };
+    let cluster = if invocation.inet { &CLUSTER[..] } else { &[] };
+    let kept = options.keep.iter().map(String::as_str).chain(cluster.iter().copied());
+    let image_environment = kept.filter_map(|name| Some((name.to_owned(), env::var(name).ok()?))).collect();
+    let call = Call {
+        invocation,
+        argv: options.argv,
+        processes: options.processes,
+        image_environment,
+        deadline,
+        cancel: cancel.clone(),
+        outbox: outbox.clone(),
+    };
     let calling = async {
         let report = tokio::select! {
             report = call.run() => report.map_err(after)?,
@@ -81,9 +114,13 @@ async fn converse(
     };
     let pumping = async { pump(queue, &mut writer).await.map_err(after) };
     tokio::select! {
-        why = listen(&mut reader, &cancel) => Err(after(why)),
-        done = async { tokio::try_join!(calling, pumping) } => done.map(|_| ()),
+        why = listen(&mut reader, &cancel) => return Err(after(why)),
+        done = async { tokio::try_join!(calling, pumping) } => drop(done?),
     }
+    // What was written is not yet read, and an engine may drop what its container leaves behind: the gateway closes the stream
+    // when it has the report.
+    let _ = timeout(PARTING, listen(&mut reader, &cancel)).await;
+    Ok(())
 }
 
 /// Signs of life, as long as it is polled.
@@ -102,7 +139,7 @@ async fn listen<R: AsyncRead + Unpin>(reader: &mut FrameReader<R, ToExecutor>, c
         match timeout(SILENCE, reader.next()).await {
             Ok(Ok(Some(ToExecutor::Ping))) => {}
             Ok(Ok(Some(ToExecutor::Cancel))) => cancel.cancel(),
-            Ok(Ok(Some(ToExecutor::Invocation(_)))) => return "a second invocation".into(),
+            Ok(Ok(Some(ToExecutor::Hello { .. } | ToExecutor::Invocation(_)))) => return "a second invocation".into(),
             Ok(Ok(None)) => return "the gateway left".into(),
             Ok(Err(error)) => return error.to_string(),
             Err(_) => return format!("the gateway was silent for {SILENCE:?}"),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::{BackendError, LedgerError, RunError, StartError};
+use crate::lifecycle::Lifecycle;
 use crate::spec::{ByteSize, SandboxSpec, Source};
 use crate::wire::{Exit, Invocation, Report, Usage, WireKey};
 use crate::{
@@ -32,6 +33,10 @@ pub(crate) enum Scenario {
     RunsOn,
     /// Nothing can be destroyed.
     HoldsOn,
+    /// Nothing can be started.
+    Fails,
+    /// What is started takes no invocation.
+    Deaf,
 }
 
 /// An engine whose sandboxes outlive this process.
@@ -40,6 +45,11 @@ pub(crate) struct Engine {
     sandboxes: Arc<Mutex<BTreeSet<SandboxId>>>,
     reached: Arc<Notify>,
     go_on: Arc<Notify>,
+    dies: Arc<Notify>,
+    /// How often it was asked to start something.
+    asked: AtomicU64,
+    /// The keys of the invocations that it was given.
+    keys: Arc<Mutex<Vec<WireKey>>>,
 }
 
 impl Engine {
@@ -49,6 +59,9 @@ impl Engine {
             sandboxes: Arc::default(),
             reached: Arc::default(),
             go_on: Arc::default(),
+            dies: Arc::default(),
+            asked: AtomicU64::new(0),
+            keys: Arc::default(),
         })
     }
 
@@ -68,6 +81,19 @@ impl Engine {
 
     pub(crate) fn sandboxes(&self) -> BTreeSet<SandboxId> {
         self.sandboxes.lock().clone()
+    }
+
+    /// One sandbox that waits dies.
+    pub(crate) fn one_dies(&self) {
+        self.dies.notify_one();
+    }
+
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn keys(&self) -> Vec<WireKey> {
+        self.keys.lock().clone()
     }
 
     /// A sandbox from before this process.
@@ -101,6 +127,10 @@ impl Backend for Engine {
 
     async fn start(&self, id: SandboxId, _: &SandboxSpec) -> Result<Box<dyn Sandbox>, StartError> {
         let scenario = *self.scenario.lock();
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if scenario == Scenario::Fails {
+            return Err(StartError::Refused { backend: BackendKind::Docker, detail: "it fails".into() });
+        }
         let (sandboxes, reached, go_on) = (self.sandboxes.clone(), self.reached.clone(), self.go_on.clone());
         let creating = tokio::spawn(async move {
             if scenario == Scenario::StartsSlowly {
@@ -110,7 +140,13 @@ impl Backend for Engine {
             sandboxes.lock().insert(id);
         });
         creating.await.unwrap();
-        Ok(Box::new(Program { id, runs_on: (scenario == Scenario::RunsOn).then(|| self.reached.clone()) }))
+        Ok(Box::new(Program {
+            id,
+            runs_on: (scenario == Scenario::RunsOn).then(|| self.reached.clone()),
+            deaf: scenario == Scenario::Deaf,
+            dies: self.dies.clone(),
+            keys: self.keys.clone(),
+        }))
     }
 
     async fn list(&self) -> Result<Vec<Found>, BackendError> {
@@ -131,6 +167,9 @@ struct Program {
     id: SandboxId,
     /// Told that it runs.
     runs_on: Option<Arc<Notify>>,
+    deaf: bool,
+    dies: Arc<Notify>,
+    keys: Arc<Mutex<Vec<WireKey>>>,
 }
 
 #[async_trait]
@@ -139,7 +178,16 @@ impl Sandbox for Program {
         self.id
     }
 
-    async fn invoke(self: Box<Self>, _: Invocation, host: &dyn Host) -> Result<Report, RunError> {
+    async fn idle(&mut self) -> String {
+        self.dies.notified().await;
+        "it died".into()
+    }
+
+    async fn invoke(self: Box<Self>, invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
+        self.keys.lock().push(invocation.key.clone());
+        if self.deaf {
+            return Err(RunError::NotDelivered("it is deaf".into()));
+        }
         if let Some(running) = self.runs_on {
             running.notify_one();
             host.canceled().cancelled().await;
@@ -234,11 +282,14 @@ impl SandboxLedger for Ledger {
 #[derive(Default)]
 pub(crate) struct Caller {
     pub(crate) cancel: CancellationToken,
+    pub(crate) events: Mutex<Vec<Event>>,
 }
 
 #[async_trait]
 impl Host for Caller {
-    fn observe(&self, _: Event) {}
+    fn observe(&self, event: Event) {
+        self.events.lock().push(event);
+    }
 
     fn canceled(&self) -> &CancellationToken {
         &self.cancel
@@ -256,9 +307,9 @@ pub(crate) fn dispatcher(engine: &Arc<Engine>, ledger: &Arc<Ledger>) -> Arc<Disp
 
 /// The same with another start timeout.
 pub(crate) fn dispatcher_with(engine: &Arc<Engine>, ledger: &Arc<Ledger>, start_timeout: Duration) -> Arc<Dispatcher> {
-    let mut dispatcher = Dispatcher::new(vec![engine.clone() as Arc<dyn Backend>], ledger.clone(), INSTANCE, start_timeout);
-    Arc::get_mut(&mut dispatcher).unwrap().teardown = Duration::from_millis(50);
-    dispatcher
+    let mut lifecycle = Lifecycle::new(ledger.clone(), INSTANCE, start_timeout);
+    lifecycle.teardown = Duration::from_millis(50);
+    Dispatcher::over(vec![engine.clone() as Arc<dyn Backend>], lifecycle)
 }
 
 /// How many sandboxes were started, destroyed, and found as orphans.
@@ -284,6 +335,8 @@ pub(crate) fn order() -> Order {
         command: vec![],
         stdin: Bytes::new(),
         environment: BTreeMap::new(),
+        files: Vec::new(),
+        inet: false,
         timeout: Duration::from_secs(30),
         output_limit: ByteSize::mebibytes(1),
         egress: BTreeSet::new(),

@@ -63,6 +63,7 @@ async fn greeted() -> (TestSession, Peer) {
     let (read, write) = split(ours);
     let mut session = Session::greet(read, write).await.unwrap();
     session.clocks = QUICK;
+    assert_eq!(peer.reader.next().await.unwrap(), Some(ToExecutor::Hello { protocol: PROTOCOL }));
     (session, peer)
 }
 
@@ -73,6 +74,8 @@ fn invocation(stdin: usize) -> Invocation {
         command: vec![],
         stdin: vec![b' '; stdin].into(),
         environment: BTreeMap::new(),
+        files: Vec::new(),
+        inet: false,
         timeout: Duration::from_secs(60),
         output_limit: ByteSize(100),
         egress: BTreeSet::new(),
@@ -120,7 +123,7 @@ async fn another_protocol_is_refused_before_delivery() {
     FrameWriter::new(theirs).send(&FromExecutor::Hello { protocol: PROTOCOL + 1 }).await.unwrap();
     let (read, write) = split(ours);
     let refused = Session::greet(read, write).await.unwrap_err();
-    assert!(refused.contains("protocol 2"), "{refused}");
+    assert!(refused.contains(&format!("protocol {}", PROTOCOL + 1)), "{refused}");
 }
 
 #[tokio::test]
@@ -254,4 +257,45 @@ async fn what_surrounds_the_output_is_cut_to_size() {
     assert_eq!((cut.spans[0].name.len(), cut.spans[0].attributes.len(), cut.spans[0].end_unix_nanos), (MAX_TEXT, MAX_SPANS, 9));
     assert_eq!(host.events.lock().len(), MAX_LINES + 1);
     assert_eq!(bounded(hostile).spans.len(), MAX_SPANS);
+}
+
+#[tokio::test]
+async fn an_executor_that_waits_is_kept_company_until_it_is_wanted() {
+    let (mut session, mut peer) = greeted().await;
+    // It answers for a while: longer than silence would be borne.
+    let answering = async {
+        for _ in 0..5 {
+            assert_eq!(peer.reader.next().await.unwrap(), Some(ToExecutor::Ping));
+            peer.say(FromExecutor::Ping).await;
+        }
+    };
+    tokio::select! {
+        why = session.idle() => panic!("{why}"),
+        () = answering => {}
+    }
+    // One more ping is on its way when it is claimed: its answer comes before what is sealed.
+    tokio::select! {
+        why = session.idle() => panic!("{why}"),
+        frame = peer.reader.next() => assert_eq!(frame.unwrap(), Some(ToExecutor::Ping)),
+    }
+    let playing = async {
+        peer.say(FromExecutor::Ping).await;
+        peer.accept().await;
+        peer.say(FromExecutor::Report(report())).await;
+    };
+    let host = Recorder::default();
+    let (result, ()) = tokio::join!(session.run(invocation(2), &host), playing);
+    assert_eq!(result.unwrap().exit, Exit::Code(0));
+}
+
+#[tokio::test]
+async fn an_executor_that_is_lost_while_it_waits_is_noticed() {
+    let (mut session, peer) = greeted().await;
+    drop(peer);
+    assert!(session.idle().await.contains("ended"));
+    let (mut silent, _peer) = greeted().await;
+    assert!(silent.idle().await.contains("silent"));
+    let (mut forward, mut peer) = greeted().await;
+    peer.say(FromExecutor::Accepted).await;
+    assert!(forward.idle().await.contains("before it was asked"));
 }

@@ -153,6 +153,9 @@ fn not_expressible(invocation: &Invocation) -> Option<&'static str> {
     if invocation.command.iter().any(has_nul) {
         return Some("an argument contains a NUL byte");
     }
+    if !invocation.files.is_empty() {
+        return Some("a wasm sandbox has no files");
+    }
     let bad_name = |name: &String| name.is_empty() || name.contains('=');
     let bad = invocation.environment.iter().any(|(name, value)| has_nul(name) || has_nul(value) || bad_name(name));
     bad.then_some("an environment variable has a NUL byte, or a name that is empty or contains `=`")

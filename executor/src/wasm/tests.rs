@@ -109,6 +109,8 @@ fn call() -> Invocation {
         command: vec![],
         stdin: Bytes::new(),
         environment: BTreeMap::new(),
+        files: Vec::new(),
+        inet: false,
         timeout: Duration::from_secs(20),
         output_limit: ByteSize(64 << 10),
         egress: BTreeSet::new(),

@@ -9,7 +9,7 @@ use super::{Artifact, BuildError, BuildOptions, Progress, executor};
 use crate::catalog::definition::Definition;
 use crate::catalog::{LOCK_FILE, Lock};
 
-/// Builds the image, gives it the tag `executor.image`, and pins its id in `tool.lock`.
+/// Builds the image, gives it the tag `executor.image`, pushes it where that is asked for, and pins it in `tool.lock`.
 pub(super) async fn build(
     dir: &Path,
     definition: &Definition,
@@ -31,11 +31,16 @@ pub(super) async fn build(
     let network = options.network.as_deref();
     let request = ImageBuild { context: dir, tag, tool: &definition.name, executor: &executor, network };
     let id = engine.build(&request, progress).await.map_err(|error| BuildError::Image(advice(&error, network)))?;
-    let lock = Lock { image: id.clone(), built_from: format!("Dockerfile, executor sha256:{executor_digest}") };
+    let pushed = match &options.push {
+        Some(registry) => Some(engine.push(tag, registry, progress).await.map_err(|error| BuildError::Image(error.to_string()))?),
+        // What was pushed before stays true as long as the image is the same.
+        None => Lock::read(dir).ok().flatten().filter(|lock| lock.image == id).and_then(|lock| lock.pushed),
+    };
+    let lock = Lock { image: id.clone(), built_from: format!("Dockerfile, executor sha256:{executor_digest}"), pushed };
     if Lock::read(dir).ok().flatten().as_ref() != Some(&lock) {
         lock.write(dir).map_err(|source| BuildError::File { path: dir.join(LOCK_FILE), source })?;
     }
-    Ok(Artifact::Image { tag: tag.to_owned(), id })
+    Ok(Artifact::Image { tag: tag.to_owned(), id, pushed: lock.pushed })
 }
 
 /// What the builder said, and what to do about it.

@@ -24,6 +24,9 @@ pub struct Lock {
     pub image: String,
     /// Digest of what it was built from, in the words of whoever built it.
     pub built_from: String,
+    /// Where it was pushed to: `registry/name@sha256:...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed: Option<String>,
 }
 
 impl Lock {
@@ -41,11 +44,13 @@ impl Lock {
             return Err(problem.to_string());
         }
         let lock: Self = serde_json::from_value(document.value).map_err(|e| format!("{}: {e}", file.display()))?;
-        if lock.image.starts_with("sha256:") && is_digest(&lock.image) {
-            Ok(Some(lock))
-        } else {
-            Err(format!("{}: `image` is not `sha256:` and 64 hex digits", file.display()))
+        if !(lock.image.starts_with("sha256:") && is_digest(&lock.image)) {
+            return Err(format!("{}: `image` is not `sha256:` and 64 hex digits", file.display()));
         }
+        if !lock.pushed.as_deref().is_none_or(|pushed| pushed.contains('@') && is_digest(pushed)) {
+            return Err(format!("{}: `pushed` is not `name@sha256:` and 64 hex digits", file.display()));
+        }
+        Ok(Some(lock))
     }
 
     /// Writes `tool.lock`, whole or not at all.
@@ -119,6 +124,20 @@ pub(super) fn image(folder: &Path, image: &str) -> Result<Source, Unavailable> {
     }
 }
 
+/// The image of a pod: pinned by the digest in its name or by what the lock says was pushed; a tag where the operator allows it.
+pub(super) fn pod_image(folder: &Path, image: &str, allow_tags: bool) -> Result<String, Unavailable> {
+    if is_digest(image) {
+        return Ok(image.to_owned());
+    }
+    let push = || format!("run `mayfly tool build --push REGISTRY {}`", folder.display());
+    match Lock::read(folder) {
+        Ok(Some(Lock { pushed: Some(pushed), .. })) => Ok(pushed),
+        Ok(_) if allow_tags => Ok(image.to_owned()),
+        Ok(_) => Err(Unavailable(format!("`{image}` is a tag and nothing pins it in a registry; {}", push()))),
+        Err(wrong) => Err(Unavailable(format!("{wrong}; {}", push()))),
+    }
+}
+
 /// The real folder behind a mount's source, if the operator allows it or one around it. What counts is where the path leads
 /// once links are followed.
 pub(super) fn mount_source(source: &Path, allowed: &[PathBuf]) -> Result<PathBuf, Unavailable> {
@@ -158,7 +177,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Lock::read(folder.path()), Ok(None));
         assert!(image(folder.path(), "hello:dev").unwrap_err().0.contains("mayfly tool build"));
-        let lock = Lock { image: format!("sha256:{}", "a".repeat(64)), built_from: "x".to_owned() };
+        let lock = Lock { image: format!("sha256:{}", "a".repeat(64)), built_from: "x".to_owned(), pushed: None };
         lock.write(folder.path()).unwrap();
         assert_eq!(Lock::read(folder.path()), Ok(Some(lock.clone())));
         assert_eq!(image(folder.path(), "hello:dev"), Ok(Source::Image(lock.image)));
@@ -166,6 +185,14 @@ mod tests {
             std::fs::write(folder.path().join(LOCK_FILE), wrong).unwrap();
             assert!(image(folder.path(), "hello:dev").is_err(), "{wrong}");
         }
+        let pushed = Some(format!("registry/hello@sha256:{}", "c".repeat(64)));
+        Lock { image: format!("sha256:{}", "a".repeat(64)), built_from: "x".to_owned(), pushed: pushed.clone() }
+            .write(folder.path())
+            .unwrap();
+        assert_eq!(pod_image(folder.path(), "hello:dev", false).ok(), pushed);
+        std::fs::remove_file(folder.path().join(LOCK_FILE)).unwrap();
+        assert!(pod_image(folder.path(), "hello:dev", false).unwrap_err().0.contains("--push"));
+        assert_eq!(pod_image(folder.path(), "hello:dev", true), Ok("hello:dev".to_owned()));
         let pinned = format!("registry/hello@sha256:{}", "b".repeat(64));
         assert_eq!(image(folder.path(), &pinned), Ok(Source::Image(pinned.clone())), "a digest needs no lock");
     }

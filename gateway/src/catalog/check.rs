@@ -26,6 +26,8 @@ pub(super) use schema::validator;
 pub struct Rules {
     /// Host folders of which tools may be shown a part; a tool that wants another is well-defined and cannot run here.
     pub allowed_mounts: Vec<PathBuf>,
+    /// Whether a pod's image may be named by a tag.
+    pub allow_tags: bool,
     /// Today, for `review_by`.
     pub today: Date,
 }
@@ -33,7 +35,7 @@ pub struct Rules {
 impl Rules {
     /// The rules as of now.
     pub fn now(allowed_mounts: &[PathBuf]) -> Self {
-        Self { allowed_mounts: allowed_mounts.to_owned(), today: time::OffsetDateTime::now_utc().date() }
+        Self { allowed_mounts: allowed_mounts.to_owned(), allow_tags: false, today: time::OffsetDateTime::now_utc().date() }
     }
 }
 
@@ -121,9 +123,27 @@ mod tests {
     fn what_is_planned_is_not_unknown() {
         one("tier: free", "tier: free\ncost: {}", "cost", "not available yet");
         one("tier: free", "tier: free\ncredentials: []", "credentials", "not available yet");
-        one("  backend: docker", "  backend: kubernetes", "executor.backend", "not available yet");
-        one("  backend: docker", "  backend: docker\n  warm: 2", "executor.warm", "not available yet");
         one("  backend: docker", "  backend: docker\n  warmth: 2", "executor.warmth", "unknown");
+    }
+
+    #[test]
+    fn a_pod_is_described_by_its_own_keys() {
+        let pod = |extra: &str| problems(&SCALE.replace("  backend: docker", &format!("  backend: kubernetes\n{extra}")));
+        let good = "  service_account: mayfly-tool-scale\n  runtime_class: gvisor\n  warm: {size: 2, when_empty: wait}\n  kubernetes:\n    \
+                    node_selector: {pool: sandboxes}\n    tolerations: [{key: a, operator: Exists}]\n    image_pull_secrets: [registry]";
+        assert_eq!(pod(good), []);
+        for (wrong, key, says) in [
+            ("  service_account: default", "service_account", "mayfly-tool-"),
+            ("  mounts: []", "mounts", "is for docker"),
+            ("  warm: 0", "warm", ""),
+            ("  warm: {size: 2, when_empty: queue}", "warm", ""),
+            ("  kubernetes: {tolerations: [{effect: Never}]}", "kubernetes", ""),
+        ] {
+            let found: Vec<_> = pod(wrong).iter().map(ToString::to_string).collect();
+            assert!(found.iter().any(|p| p.contains(&format!("executor.{key}")) && p.contains(says)), "{wrong}: {found:?}");
+        }
+        one("  backend: docker", "  backend: docker\n  runtime_class: gvisor", "executor.runtime_class", "is for kubernetes");
+        assert_eq!(wrong("  backend: docker", "  backend: docker\n  warm: 2"), [] as [&str; 0]);
     }
 
     #[test]

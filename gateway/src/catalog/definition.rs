@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use mayfly_executor::BackendKind;
-use mayfly_executor::spec::{ByteSize, Destination, Mount};
+use mayfly_executor::pool::WhenEmpty;
+use mayfly_executor::spec::{ByteSize, Destination, Mount, Toleration};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -129,7 +130,8 @@ pub struct Executor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(min = 1, max = 1024))]
     pub module: Option<PathBuf>,
-    /// docker: `name@sha256:...` as it is, or a tag that `mayfly tool build` builds and pins in `tool.lock`.
+    /// docker, kubernetes: `name@sha256:...` as it is, or a tag that `mayfly tool build` builds and pins in `tool.lock`; for
+    /// kubernetes with `--push`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", regex(pattern = r"^[a-z0-9][A-Za-z0-9._/:@-]{0,511}$"))]
     pub image: Option<String>,
@@ -141,10 +143,10 @@ pub struct Executor {
     #[serde(with = "duration_text")]
     #[schemars(schema_with = "duration_schema")]
     pub timeout: Duration,
-    /// The memory ceiling of the sandbox: 1Mi (docker: 16Mi) to 64Gi, written 256Mi.
+    /// The memory ceiling of the sandbox: 1Mi (docker, kubernetes: 16Mi) to 64Gi, written 256Mi.
     #[schemars(schema_with = "size_schema")]
     pub memory: ByteSize,
-    /// docker: the CPU ceiling, 10m to 64 cores, written 0.5 or 500m. Left out: one core.
+    /// docker, kubernetes: the CPU ceiling, 10m to 64 cores, written 0.5 or 500m. Left out: one core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Cpu")]
     pub cpu: Option<Cpu>,
@@ -159,14 +161,88 @@ pub struct Executor {
     #[serde(default)]
     #[schemars(schema_with = "mounts_schema")]
     pub mounts: Vec<Mount>,
-    /// docker: size of the writable `/tmp`, which counts towards `memory` and is less than it. Left out: 16Mi, or half the memory if that is less.
+    /// docker, kubernetes: size of the writable `/tmp`, which counts towards `memory` and is less than it. Left out: 16Mi, or half the memory if that is less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "size_schema")]
     pub scratch: Option<ByteSize>,
-    /// docker: the most processes and threads at once. Left out: 64.
+    /// docker, kubernetes: the most processes and threads at once. Left out: 64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(min = 1, max = 4096))]
     pub pids: Option<u32>,
+    /// docker, kubernetes: how many sandboxes to keep started ahead of calls, 1 to 100, or `{size, when_empty}`. Each takes its
+    /// memory while it waits. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "warm_schema")]
+    pub warm: Option<Warmth>,
+    /// kubernetes: the service account of the tool's pods, `mayfly-tool-...`. Its token is never mounted: each call gets one of its
+    /// own. Left out: one that may do nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", regex(pattern = "^mayfly-tool-[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$"))]
+    pub service_account: Option<String>,
+    /// kubernetes: the runtime class of the tool's pods, such as gvisor or kata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", regex(pattern = "^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"))]
+    pub runtime_class: Option<String>,
+    /// kubernetes: where the tool's pods may run, and with which credentials their image is pulled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "placement_schema")]
+    pub kubernetes: Option<Placement>,
+}
+
+/// How many sandboxes are kept started, and what a call does that finds none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Warmth {
+    /// So many; a call that finds none starts one.
+    Size(u32),
+    /// In full.
+    Pool {
+        /// How many.
+        size: u32,
+        /// What a call does that finds none.
+        #[serde(default)]
+        when_empty: Empty,
+    },
+}
+
+impl Warmth {
+    /// How many are kept.
+    pub const fn size(self) -> u32 {
+        match self {
+            Self::Size(size) | Self::Pool { size, .. } => size,
+        }
+    }
+
+    /// What a call does that finds none.
+    pub const fn when_empty(self) -> WhenEmpty {
+        match self {
+            Self::Pool { when_empty: Empty::Wait, .. } => WhenEmpty::Wait,
+            Self::Size(_) | Self::Pool { .. } => WhenEmpty::Start,
+        }
+    }
+}
+
+/// What a call does that finds no warm sandbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Empty {
+    /// It starts one of its own.
+    #[default]
+    Start,
+    /// It waits for the next one.
+    Wait,
+}
+
+/// Where a tool's pods may run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Placement {
+    /// Labels that the node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that the pods tolerate.
+    pub tolerations: Vec<Toleration>,
+    /// Secrets of the sandboxes' namespace with registry credentials.
+    pub image_pull_secrets: Vec<String>,
 }
 
 /// Ceilings beyond one sandbox.
@@ -183,10 +259,6 @@ pub struct Limits {
 const NOT_YET: &[NotYet] = &[
     NotYet { pointer: "/credentials", value: None, instead: "leave it out" },
     NotYet { pointer: "/cost", value: None, instead: "leave it out" },
-    NotYet { pointer: "/executor/service_account", value: None, instead: "leave it out" },
-    NotYet { pointer: "/executor/runtime_class", value: None, instead: "leave it out" },
-    NotYet { pointer: "/executor/warm", value: None, instead: "leave it out" },
-    NotYet { pointer: "/executor/backend", value: Some("kubernetes"), instead: "`wasm`, `docker`" },
 ];
 
 static SHAPE: LazyLock<Result<Shape, String>> = LazyLock::new(|| Shape::of::<Definition>(FORMATS, NOT_YET));
@@ -212,6 +284,7 @@ fn backend_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"oneOf": [
         {"const": "wasm", "description": "A wasm instance in the gateway's process."},
         {"const": "docker", "description": "A hardened Docker container."},
+        {"const": "kubernetes", "description": "A Kubernetes Job with one hardened pod."},
     ]})
 }
 
@@ -230,6 +303,55 @@ fn mounts_schema(_: &mut SchemaGenerator) -> Schema {
         "required": ["source", "target"],
         "additionalProperties": false,
     }})
+}
+
+fn warm_schema(_: &mut SchemaGenerator) -> Schema {
+    let size = serde_json::json!({"type": "integer", "minimum": 1, "maximum": 100, "description": "how many wait"});
+    let when_empty = serde_json::json!({
+        "enum": ["start", "wait"],
+        "description": "what a call does that finds none: start one of its own (the default), or wait for the next",
+    });
+    json_schema!({"anyOf": [
+        size,
+        {
+            "type": "object",
+            "properties": {"size": size, "when_empty": when_empty},
+            "required": ["size"],
+            "additionalProperties": false,
+        },
+    ]})
+}
+
+fn placement_schema(_: &mut SchemaGenerator) -> Schema {
+    let name = serde_json::json!({"type": "string", "minLength": 1, "maxLength": 253});
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "node_selector": {"type": "object", "additionalProperties": name, "description": "labels that the node must have"},
+            "tolerations": {
+                "type": "array",
+                "maxItems": 16,
+                "description": "taints that the pods tolerate, as Kubernetes writes them",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "key": {"type": "string", "maxLength": 253, "description": "the taint's key"},
+                        "operator": {"enum": ["Equal", "Exists"], "description": "Equal, or Exists for any value"},
+                        "value": {"type": "string", "maxLength": 63, "description": "the taint's value"},
+                        "effect": {"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"], "description": "which effect"},
+                    },
+                    "additionalProperties": false,
+                },
+            },
+            "image_pull_secrets": {
+                "type": "array",
+                "maxItems": 8,
+                "items": name,
+                "description": "secrets of the sandboxes' namespace with registry credentials",
+            },
+        },
+        "additionalProperties": false,
+    })
 }
 
 #[cfg(test)]

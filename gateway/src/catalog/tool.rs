@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use jsonschema::Validator;
 use mayfly_executor::BackendKind;
-use mayfly_executor::spec::{ByteSize, SandboxSpec, Source};
+use mayfly_executor::pool::Warm;
+use mayfly_executor::spec::{ByteSize, Pod, SandboxSpec, Source};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::artefact::{self, Module, ModuleKind};
 use super::check::{self, Rules, validator};
-use super::definition::{Classifier, Definition};
+use super::definition::{Classifier, Definition, Executor};
 use super::violation::{MOST, depth, violations, whole};
 use super::{Arguments, command, schema};
 use crate::document::{Document, Problem};
@@ -25,6 +26,9 @@ pub const DEEPEST: usize = 64;
 pub const ARGUMENTS_MOST: usize = 1 << 20;
 /// What a sandbox may live on beyond its call's timeout: starting, reporting, being removed.
 const LIFE_BEYOND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a warm sandbox may wait for its call, beyond that.
+const LIFE_WARM: Duration = Duration::from_secs(600);
 
 /// A loaded tool: its definition, what was derived from it, and whether it can run here.
 #[derive(Debug)]
@@ -93,6 +97,9 @@ impl Tool {
                 }
                 found => found.map(|m| m.source),
             },
+            (None, Some(image)) if definition.executor.backend == BackendKind::Kubernetes => {
+                artefact::pod_image(folder, image, rules.allow_tags).map(|image| Source::Pod(pod(&definition.executor, image)))
+            }
             (None, Some(image)) => artefact::image(folder, image),
             (None, None) => return Err(document.error("/executor", "names nothing to run", "`module` or `image`")),
         };
@@ -156,6 +163,20 @@ impl Tool {
         self.definition.policy_input.iter().map(lift).collect()
     }
 
+    /// What is to be kept warm for it, if anything is and it can run here.
+    pub fn warm(&self) -> Option<Warm> {
+        let (executor, spec) = (&self.definition.executor, self.spec.as_ref().ok()?);
+        let warmth = executor.warm?;
+        Some(Warm {
+            tool: self.definition.name.clone(),
+            version: self.definition.version.clone(),
+            spec: spec.clone(),
+            size: warmth.size(),
+            timeout: executor.timeout,
+            when_empty: warmth.when_empty(),
+        })
+    }
+
     /// The program and its arguments with every placeholder filled in; empty: what the image or module runs.
     ///
     /// # Errors
@@ -193,9 +214,22 @@ fn absent(pointer: &str) -> Violation {
     Violation { pointer: pointer.to_owned(), detail: "is required".to_owned() }
 }
 
+fn pod(executor: &Executor, image: String) -> Pod {
+    let placement = executor.kubernetes.clone().unwrap_or_default();
+    Pod {
+        image,
+        service_account: executor.service_account.clone(),
+        runtime_class: executor.runtime_class.clone(),
+        node_selector: placement.node_selector,
+        tolerations: placement.tolerations,
+        image_pull_secrets: placement.image_pull_secrets,
+    }
+}
+
 fn sandbox(definition: &Definition, source: Source, rules: &Rules) -> Result<SandboxSpec, Unavailable> {
     let executor = &definition.executor;
-    let container = executor.backend == BackendKind::Docker;
+    let container = executor.backend != BackendKind::Wasm;
+    let waiting = if executor.warm.is_some() { LIFE_WARM } else { Duration::ZERO };
     let half = ByteSize(executor.memory.0 / 2);
     let mut mounts = executor.mounts.clone();
     for mount in &mut mounts {
@@ -208,7 +242,7 @@ fn sandbox(definition: &Definition, source: Source, rules: &Rules) -> Result<San
         pids: executor.pids.unwrap_or(if container { 64 } else { 1 }),
         scratch: executor.scratch.unwrap_or(if container { half.min(ByteSize::mebibytes(16)) } else { ByteSize(0) }),
         mounts,
-        life: executor.timeout + LIFE_BEYOND_TIMEOUT,
+        life: executor.timeout + LIFE_BEYOND_TIMEOUT + waiting,
     })
 }
 
@@ -220,6 +254,7 @@ fn digest(definition: &Definition, spec: &Result<SandboxSpec, Unavailable>) -> S
     hash.update(match spec.as_ref().map(|s| &s.source) {
         Ok(Source::Module { sha256, .. }) => sha256,
         Ok(Source::Image(image)) => image,
+        Ok(Source::Pod(pod)) => &pod.image,
         Err(_) => "unavailable",
     });
     hex::encode(hash.finalize())

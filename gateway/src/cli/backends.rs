@@ -8,6 +8,8 @@ use mayfly_executor::wasm::{WasmBackend, WasmConfig};
 use mayfly_executor::{Backend, BackendKind, InstanceId};
 
 use super::{Exit, Failure};
+use crate::config::Config;
+use crate::engines;
 
 /// A backend of this kind with its default settings.
 ///
@@ -21,6 +23,11 @@ pub(super) fn one(kind: BackendKind, instance: InstanceId) -> Result<Arc<dyn Bac
             Ok(WasmBackend::new(config).map_err(|error| Failure::new(Exit::Unreachable, error.to_string()))?)
         }
         BackendKind::Docker => Ok(Arc::new(DockerBackend::connect(DockerConfig { host: None, instance }))),
+        BackendKind::Kubernetes => {
+            // Which cluster, and which namespace of it, is too much to guess.
+            let config = Config::load(None).map_err(|error| Failure::new(Exit::Invalid, error.to_string()))?;
+            Ok(Arc::new(engines::kubernetes(&config, instance)))
+        }
         other => Err(Failure::new(Exit::Unreachable, format!("this build of mayfly has no {other} backend"))),
     }
 }

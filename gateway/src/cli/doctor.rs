@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use mayfly_executor::Backend;
-use mayfly_executor::InstanceId;
-use mayfly_executor::docker::{DockerBackend, DockerConfig};
-use mayfly_executor::wasm::{WasmBackend, WasmConfig};
+use mayfly_executor::{Backend, InstanceId};
 use uuid::Uuid;
 
 use super::{Exit, Failure};
-use crate::config::Config;
+use crate::config::{Config, Enabled};
+use crate::engines;
 
 /// Say which backends work on this machine, and what to do about those that don't.
 #[derive(Debug, clap::Args)]
@@ -38,7 +36,8 @@ impl DoctorCommand {
     /// A configuration that does not load.
     pub async fn run(self) -> Result<Exit, Failure> {
         let config = Config::load(self.config.as_deref()).map_err(|e| Failure::new(Exit::Invalid, e.to_string()))?;
-        let findings = [wasm(&config).await, docker(&config).await, data_dir(&config), targets(), executor()];
+        let findings =
+            [wasm(&config).await, docker(&config).await, kubernetes(&config).await, data_dir(&config), targets(), executor()];
         let mut exit = Exit::Ok;
         for Finding { subject, state, remedy, vital } in findings {
             match state {
@@ -56,20 +55,27 @@ impl DoctorCommand {
 }
 
 async fn wasm(config: &Config) -> Finding {
-    let settings = WasmConfig { max_instances: config.wasm.max_instances, ..WasmConfig::new(config.wasm_cache(), nobody()) };
-    let state = match WasmBackend::new(settings) {
+    let state = match engines::wasm(config, nobody()) {
         Ok(backend) => backend.probe().await.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.detail),
     };
     let remedy = "the pool reserves address space: lower `wasm.max_instances`, or raise the limit of `ulimit -v`";
     Finding { subject: "wasm backend", state, remedy, vital: true }
 }
 
 async fn docker(config: &Config) -> Finding {
-    let settings = DockerConfig { host: config.docker.host.clone(), instance: nobody() };
-    let state = DockerBackend::connect(settings).probe().await.map_err(|error| error.to_string());
+    let state = engines::docker(config, nobody()).probe().await.map_err(|error| error.to_string());
     let remedy = "start Docker Engine, or name its socket in `docker.host`; remember that its socket is root on this host. Tools on wasm need none";
     Finding { subject: "docker backend", state, remedy, vital: false }
+}
+
+async fn kubernetes(config: &Config) -> Finding {
+    let state = match config.kubernetes.enabled {
+        Enabled::Never => Err("not configured".to_owned()),
+        Enabled::Auto | Enabled::Always => engines::kubernetes(config, nobody()).probe().await.map_err(|error| error.to_string()),
+    };
+    let remedy = "set `kubernetes.enabled`, and apply manifests/ to the cluster. Tools on wasm and Docker need none";
+    Finding { subject: "kubernetes backend", state, remedy, vital: config.kubernetes.enabled == Enabled::Always }
 }
 
 fn data_dir(config: &Config) -> Finding {

@@ -24,6 +24,9 @@ pub struct ToolBuild {
     /// The network of a Dockerfile's RUN steps, such as `host`
     #[arg(long, value_name = "NETWORK")]
     network: Option<String>,
+    /// Push images to this registry, such as registry.example.com/tools, and pin what was pushed: what a cluster needs
+    #[arg(long, value_name = "REGISTRY")]
+    push: Option<String>,
 }
 
 impl ToolBuild {
@@ -32,7 +35,7 @@ impl ToolBuild {
     /// # Errors
     /// Every folder that could not be built, with what to do.
     pub async fn run(self) -> Result<Exit, Failure> {
-        let options = BuildOptions { executor: self.executor, network: self.network, ..BuildOptions::default() };
+        let options = BuildOptions { executor: self.executor, network: self.network, push: self.push, ..BuildOptions::default() };
         let mut failures = Vec::new();
         for dir in &self.dirs {
             match one(dir, &options).await {
@@ -85,6 +88,9 @@ fn sentence(built: &Built) -> String {
             let state = if *changed { "built" } else { "up to date" };
             format!("{}: {state}: {} ({} KiB) in {took:.1} s", built.tool, path.display(), bytes.div_ceil(1024))
         }
-        Artifact::Image { tag, id } => format!("{}: built: {tag} is {id} in {took:.1} s", built.tool),
+        Artifact::Image { tag, id, pushed } => {
+            let pushed = pushed.as_ref().map(|pushed| format!(", pushed as {pushed}")).unwrap_or_default();
+            format!("{}: built: {tag} is {id}{pushed} in {took:.1} s", built.tool)
+        }
     }
 }

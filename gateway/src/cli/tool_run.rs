@@ -122,7 +122,7 @@ fn show(event: Event) {
             let total = progress.total.map(|total| format!(" of {total}")).unwrap_or_default();
             note(&format!("{}{total} {}", progress.progress, progress.message.unwrap_or_default()));
         }
-        Event::Starting(_) | Event::Started | Event::Accepted | Event::Ended => {}
+        Event::Claiming | Event::Claimed(_) | Event::Starting(_) | Event::Started | Event::Accepted | Event::Ended => {}
     }
 }
 

@@ -35,7 +35,9 @@ fn the_example_has_every_key_with_its_default() {
     // The keys without a default are there as comments.
     let example = EXAMPLE
         .replace("  # data: policies/data.json", "  data: policies/data.json")
-        .replace("  # host: unix:///var/run/docker.sock", "  host: unix:///var/run/docker.sock");
+        .replace("  # host: unix:///var/run/docker.sock", "  host: unix:///var/run/docker.sock")
+        .replace("  # kubeconfig: /etc/mayfly/kubeconfig", "  kubeconfig: /etc/mayfly/kubeconfig")
+        .replace("  # context: production", "  context: production");
     assert_ne!(example, EXAMPLE);
     let (document, problems) = Document::parse(Path::new("mayfly.yaml"), &example).unwrap();
     assert_eq!(problems, []);

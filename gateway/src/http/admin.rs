@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use mayfly_executor::BackendKind;
+use mayfly_executor::pool::PoolStatus;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -34,6 +35,8 @@ pub trait Admin: Send + Sync {
     fn tools(&self) -> Vec<ToolStatus>;
     /// What each backend has started and destroyed.
     fn sandboxes(&self) -> Vec<SandboxCounts>;
+    /// The pools of warm sandboxes, by tool.
+    fn pools(&self) -> Vec<PoolView>;
     /// What is being served.
     fn generation(&self) -> GenerationView;
 }
@@ -99,6 +102,55 @@ pub struct SandboxCounts {
     pub destroyed: u64,
     /// Of those destroyed: found by the reaper, unknown to us.
     pub orphans: u64,
+}
+
+/// A pool of warm sandboxes since its tool took this form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoolView {
+    /// Whose it is.
+    pub tool: String,
+    /// Where its sandboxes run.
+    pub backend: BackendKind,
+    /// How many it is to hold.
+    pub size: u32,
+    /// How many wait for a call.
+    pub idle: usize,
+    /// How many are being started.
+    pub starting: u32,
+    /// Calls that got one.
+    pub claims: u64,
+    /// Calls that found none.
+    pub misses: u64,
+    /// Sandboxes that died before a call had them.
+    pub lost: u64,
+    /// How long the oldest has waited, in seconds.
+    pub oldest_seconds: Option<f64>,
+    /// Median of the last start times, in milliseconds.
+    pub start_p50_ms: Option<f64>,
+    /// The longest of them.
+    pub start_max_ms: Option<f64>,
+    /// Why the last start failed, if none has succeeded since.
+    pub failure: Option<String>,
+}
+
+impl From<PoolStatus> for PoolView {
+    fn from(status: PoolStatus) -> Self {
+        let millis = |duration: std::time::Duration| duration.as_secs_f64() * 1000.0;
+        Self {
+            tool: status.tool,
+            backend: status.backend,
+            size: status.size,
+            idle: status.idle,
+            starting: status.starting,
+            claims: status.claims,
+            misses: status.misses,
+            lost: status.lost,
+            oldest_seconds: status.oldest.map(|oldest| oldest.as_secs_f64()),
+            start_p50_ms: status.start_p50.map(millis),
+            start_max_ms: status.start_max.map(millis),
+            failure: status.failure,
+        }
+    }
 }
 
 /// The catalog, policy and data that calls are decided with.
@@ -167,6 +219,7 @@ pub fn router(admin: Arc<dyn Admin>) -> Router {
         .route("/admin/v1/agents/{name}/resume", post(resume_agent))
         .route("/admin/v1/tools", get(async |State(Door(admin)): State<Door>| Json(admin.tools())))
         .route("/admin/v1/sandboxes", get(async |State(Door(admin)): State<Door>| Json(admin.sandboxes())))
+        .route("/admin/v1/pools", get(async |State(Door(admin)): State<Door>| Json(admin.pools())))
         .route("/admin/v1/generation", get(async |State(Door(admin)): State<Door>| Json(admin.generation())))
         .fallback(async || CallError::UnknownPath)
         .method_not_allowed_fallback(async || CallError::MethodNotAllowed)

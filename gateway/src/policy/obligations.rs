@@ -107,6 +107,10 @@ mod tests {
             mounts: Vec::new(),
             scratch: None,
             pids: None,
+            warm: None,
+            service_account: None,
+            runtime_class: None,
+            kubernetes: None,
         }
     }
 

@@ -3,6 +3,7 @@
 //! Label values come from what is registered: agents, tools, and the enumerations in their schemas. What a caller merely
 //! claims is `_unknown`, so that nobody can make this grow.
 
+mod pools;
 mod sandboxes;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ pub struct Metrics {
     start_seconds: Histograms<StartLabels>,
     sandboxes: Family<SandboxLabels, Gauge>,
     orphans: Counter,
+    pools: pools::Pools,
     reload_failures: Counter,
     spans_dropped: Counter,
     /// What each backend's counters said at the last look.
@@ -102,6 +104,7 @@ impl Metrics {
             start_seconds: enter(r, metric::SANDBOX_START, "Time until a sandbox was ready for its invocation", start_seconds),
             sandboxes: enter(r, metric::SANDBOXES, "Sandboxes that exist", Family::default()),
             orphans: enter(r, metric::SANDBOX_ORPHANS, "Sandboxes that the reaper found without an owner", Counter::default()),
+            pools: pools::Pools::new(r),
             reload_failures: enter(r, metric::RELOAD_FAILURES, "Changed tools or policies that were refused", Counter::default()),
             spans_dropped: enter(r, metric::SPANS_DROPPED, "Spans that were not exported", Counter::default()),
             seen: Mutex::default(),

@@ -36,6 +36,8 @@ pub mod span {
     pub const COMMIT: &str = "commit";
     /// Starting a sandbox for the call.
     pub const SANDBOX_START: &str = "sandbox.start";
+    /// A warm sandbox is taken from its pool.
+    pub const SANDBOX_CLAIM: &str = "sandbox.claim";
     /// From delivery to report; spans made inside the sandbox are its children.
     pub const TOOL_RUN: &str = "tool.run";
     /// Inspecting the output and recording the outcome.
@@ -110,6 +112,16 @@ pub mod metric {
     pub const GATEWAY_DURATION: &str = "tool_gateway_duration_seconds";
     /// `{backend,temperature}`
     pub const SANDBOX_START: &str = "mayfly_sandbox_start_seconds";
+    /// How many sandboxes a pool is to hold.
+    pub const POOL_SIZE: &str = "mayfly_pool_size";
+    /// How many it has.
+    pub const POOL_SANDBOXES: &str = "mayfly_pool_sandboxes";
+    /// Calls that asked it; the library appends `_total`.
+    pub const POOL_CLAIMS: &str = "mayfly_pool_claims";
+    /// Sandboxes that died waiting; the library appends `_total`.
+    pub const POOL_LOST: &str = "mayfly_pool_lost";
+    /// Seconds that the oldest has waited.
+    pub const POOL_OLDEST: &str = "mayfly_pool_oldest_seconds";
     /// `{backend,state}`
     pub const SANDBOXES: &str = "mayfly_sandboxes";
     /// Shown as `mayfly_sandbox_orphans_total`.

@@ -15,6 +15,9 @@ const OUTPUT_MOST: ByteSize = ByteSize(64 << 20);
 /// Folders of a container that mean something to the kernel, to the engine or to us.
 const OURS: [&str; 4] = ["/proc", "/sys", "/dev", "/tmp"];
 
+/// What only pods have.
+const POD: [&str; 3] = ["service_account", "runtime_class", "kubernetes"];
+
 /// Every mistake in it.
 pub(super) fn check(document: &Document) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -22,7 +25,7 @@ pub(super) fn check(document: &Document) -> Vec<Problem> {
     let backend = executor.get("backend").and_then(Value::as_str).unwrap_or_default();
     match backend {
         "wasm" => wasm(document, executor, &mut problems),
-        "docker" => docker(document, executor, &mut problems),
+        "docker" | "kubernetes" => container(document, executor, backend, &mut problems),
         _ => {}
     }
     ceilings(document, executor, backend, &mut problems);
@@ -44,15 +47,24 @@ fn wasm(document: &Document, executor: &Value, problems: &mut Vec<Problem>) {
         }
         Some(_) => {}
     }
-    for key in ["image", "cpu", "mounts", "scratch", "pids"] {
-        if executor.get(key).is_some() {
-            let what = "is for docker; a wasm tool has no such thing";
-            problems.push(document.error(&format!("/executor/{key}"), what, "leave it out, or `backend: docker`"));
-        }
+    refuse(document, executor, &["image", "cpu", "mounts", "scratch", "pids"], "is for docker", problems);
+    refuse(document, executor, &["warm"], "is for containers; a wasm sandbox starts in microseconds", problems);
+    refuse(document, executor, &POD, "is for kubernetes", problems);
+}
+
+/// Keys of another backend.
+fn refuse(document: &Document, executor: &Value, keys: &[&str], what: &str, problems: &mut Vec<Problem>) {
+    for key in keys.iter().filter(|key| executor.get(**key).is_some()) {
+        problems.push(document.error(&format!("/executor/{key}"), what, "leave it out, or choose another `backend`"));
     }
 }
 
-fn docker(document: &Document, executor: &Value, problems: &mut Vec<Problem>) {
+fn container(document: &Document, executor: &Value, backend: &str, problems: &mut Vec<Problem>) {
+    if backend == "docker" {
+        refuse(document, executor, &POD, "is for kubernetes", problems);
+    } else {
+        refuse(document, executor, &["mounts"], "is for docker; a pod is shown nothing of its node", problems);
+    }
     match executor.get("image").and_then(Value::as_str) {
         None => problems.push(document.error(
             "/executor/image",
@@ -71,12 +83,12 @@ fn docker(document: &Document, executor: &Value, problems: &mut Vec<Problem>) {
     if executor.get("module").is_some() {
         problems.push(document.error(
             "/executor/module",
-            "is for wasm; a docker tool has an image",
+            format!("is for wasm; a {backend} tool has an image"),
             "leave it out, or `backend: wasm`",
         ));
     }
     if executor.get("network").and_then(Value::as_array).is_some_and(|n| !n.is_empty()) {
-        let what = "is not available yet for docker: nothing there can hold a tool to the list";
+        let what = format!("is not available yet for {backend}: nothing there can hold a tool to the list");
         problems.push(document.error(
             "/executor/network",
             what,
@@ -103,7 +115,7 @@ fn ceilings(document: &Document, executor: &Value, backend: &str, problems: &mut
     {
         refuse("timeout", "is out of bounds".to_owned(), "1ms to 1h");
     }
-    let least = ByteSize::mebibytes(if backend == "docker" { 16 } else { 1 });
+    let least = ByteSize::mebibytes(if backend == "wasm" { 1 } else { 16 });
     let memory = size("memory");
     if memory.is_some_and(|m| m < least || m > MEMORY_MOST) {
         refuse("memory", format!("is out of bounds for {backend}"), &format!("{least} to {MEMORY_MOST}"));

@@ -67,6 +67,23 @@ impl Admin for InMemory {
         vec![SandboxCounts { backend: BackendKind::Wasm, started: 2, destroyed: 2, orphans: 0 }]
     }
 
+    fn pools(&self) -> Vec<PoolView> {
+        vec![PoolView {
+            tool: "git_log".into(),
+            backend: BackendKind::Docker,
+            size: 3,
+            idle: 2,
+            starting: 1,
+            claims: 40,
+            misses: 2,
+            lost: 1,
+            oldest_seconds: Some(71.2),
+            start_p50_ms: Some(183.4),
+            start_max_ms: Some(421.0),
+            failure: None,
+        }]
+    }
+
     fn generation(&self) -> GenerationView {
         GenerationView { digest: "d".into(), loaded_at: datetime!(2026-01-02 03:04:05 UTC), refused: None }
     }

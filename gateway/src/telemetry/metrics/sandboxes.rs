@@ -1,7 +1,7 @@
 //! Counting sandboxes: those of calls as their events come, the rest from the dispatcher's own counters.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mayfly_executor::{BackendKind, Dispatcher, Event};
@@ -10,7 +10,10 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::{Metrics, SandboxLabels, StartLabels};
 
+/// A call asks for a warm sandbox; there is none that counts.
+const CLAIMING: &str = "claiming";
 const STARTING: &str = "starting";
+const WARM: &str = "warm";
 const RUNNING: &str = "running";
 const ENDING: &str = "ending";
 
@@ -25,22 +28,32 @@ pub struct SandboxWatch {
     metrics: Arc<Metrics>,
     backend: BackendKind,
     state: Mutex<Option<(&'static str, Instant)>>,
+    warm: AtomicBool,
 }
 
 impl SandboxWatch {
     /// For a call that will run on `backend`.
     pub const fn new(metrics: Arc<Metrics>, backend: BackendKind) -> Self {
-        Self { metrics, backend, state: Mutex::new(None) }
+        Self { metrics, backend, state: Mutex::new(None), warm: AtomicBool::new(false) }
     }
 
     /// Takes an event of the call. Those that say nothing about the sandbox are passed over.
     pub fn observe(&self, event: &Event) {
         let mut state = self.state.lock();
         let next = match event {
-            Event::Starting(_) => Some(STARTING),
+            Event::Claiming => Some(CLAIMING),
+            Event::Claimed(_) => {
+                self.warm.store(true, Ordering::Relaxed);
+                return;
+            }
+            Event::Starting(_) => {
+                self.warm.store(false, Ordering::Relaxed);
+                Some(STARTING)
+            }
             Event::Started => {
-                if let Some((STARTING, since)) = *state {
-                    self.metrics.sandbox_started(self.backend, "cold", since);
+                if let Some((_, since)) = *state {
+                    let temperature = if self.warm.load(Ordering::Relaxed) { "warm" } else { "cold" };
+                    self.metrics.sandbox_started(self.backend, temperature, since);
                 }
                 Some(RUNNING)
             }
@@ -52,10 +65,10 @@ impl SandboxWatch {
     }
 
     fn enter(&self, state: &mut Option<(&'static str, Instant)>, next: Option<(&'static str, Instant)>) {
-        if let Some((name, _)) = next {
+        if let Some((name, _)) = next.filter(|(name, _)| *name != CLAIMING) {
             self.metrics.in_state(self.backend, name).inc();
         }
-        if let Some((name, _)) = std::mem::replace(state, next) {
+        if let Some((name, _)) = std::mem::replace(state, next).filter(|(name, _)| *name != CLAIMING) {
             self.metrics.in_state(self.backend, name).dec();
         }
     }
@@ -69,23 +82,29 @@ impl Drop for SandboxWatch {
 }
 
 impl Metrics {
-    /// Reads the dispatcher's counters: orphans, and sandboxes that are being removed.
+    /// Reads the dispatcher's counters: orphans, sandboxes that are being removed, pools.
     pub fn look_at(&self, dispatcher: &Dispatcher) {
+        let pools = dispatcher.pools();
+        self.pools.look(&pools);
         for (backend, counts) in dispatcher.backends() {
             // Destroyed is read first: a sandbox that ends in between counts as being removed, never as less than none.
             let orphans = counts.orphans.load(Ordering::Acquire);
             let destroyed = counts.destroyed.load(Ordering::Acquire);
             let started = counts.started.load(Ordering::Acquire);
-            self.look(backend.kind(), started, destroyed, orphans);
+            let of_this = pools.iter().filter(|pool| pool.backend == backend.kind());
+            let warm = of_this.map(|pool| pool.idle as u64 + u64::from(pool.starting)).sum();
+            self.look(backend.kind(), started, destroyed, orphans, warm);
         }
     }
 
-    pub(super) fn look(&self, backend: BackendKind, started: u64, destroyed: u64, orphans: u64) {
+    pub(super) fn look(&self, backend: BackendKind, started: u64, destroyed: u64, orphans: u64, warm: u64) {
         let mut seen = self.seen.lock();
         let seen = seen.entry(backend).or_default();
         self.orphans.inc_by(orphans.saturating_sub(seen.orphans));
         seen.orphans = orphans.max(seen.orphans);
-        let held = self.in_state(backend, STARTING).get() + self.in_state(backend, RUNNING).get();
+        let warm = i64::try_from(warm).unwrap_or(i64::MAX);
+        self.in_state(backend, WARM).set(warm);
+        let held = warm + self.in_state(backend, STARTING).get() + self.in_state(backend, RUNNING).get();
         let exist = i64::try_from(started.saturating_sub(destroyed)).unwrap_or(i64::MAX);
         self.in_state(backend, ENDING).set(exist.saturating_sub(held).max(0));
     }

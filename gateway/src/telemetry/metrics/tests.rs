@@ -26,7 +26,7 @@ fn the_text_is_what_dashboards_and_alerts_were_written_for() {
     metrics.call(None, None, None, 401, took);
     metrics.call(None, None, None, 504, took);
     metrics.reload_failed();
-    metrics.look(BackendKind::Docker, 3, 1, 2);
+    metrics.look(BackendKind::Docker, 3, 1, 2, 0);
     insta::assert_snapshot!(samples(&metrics.render()), @r#"
     # TYPE mayfly_log_lines_lost counter
     mayfly_log_lines_lost_total 0
@@ -49,6 +49,7 @@ fn the_text_is_what_dashboards_and_alerts_were_written_for() {
     mayfly_sandboxes{backend="docker",state="ending"} 2
     mayfly_sandboxes{backend="docker",state="running"} 0
     mayfly_sandboxes{backend="docker",state="starting"} 0
+    mayfly_sandboxes{backend="docker",state="warm"} 0
     # TYPE mayfly_sandbox_orphans counter
     mayfly_sandbox_orphans_total 2
     # TYPE mayfly_reload_failures counter
@@ -114,11 +115,11 @@ fn a_sandbox_is_in_one_state_at_a_time_and_in_none_at_the_end() {
     assert_eq!(gauge(&metrics, "starting"), "1");
     watch.observe(&Event::Started);
     watch.observe(&Event::Accepted);
-    metrics.look(BackendKind::Docker, 2, 0, 0);
+    metrics.look(BackendKind::Docker, 2, 0, 0, 0);
     assert_eq!([gauge(&metrics, "starting"), gauge(&metrics, "running"), gauge(&metrics, "ending")], ["0", "1", "1"]);
     watch.observe(&Event::Ended);
     drop(watch);
-    metrics.look(BackendKind::Docker, 2, 2, 0);
+    metrics.look(BackendKind::Docker, 2, 2, 0, 0);
     assert_eq!([gauge(&metrics, "starting"), gauge(&metrics, "running"), gauge(&metrics, "ending")], ["0", "0", "0"]);
     assert!(metrics.render().contains(r#"mayfly_sandbox_start_seconds_count{backend="docker",temperature="cold"} 1"#));
 }
@@ -135,8 +136,8 @@ fn a_watch_that_is_dropped_in_the_middle_leaves_nothing() {
 #[test]
 fn orphans_are_counted_once_and_over_all_backends() {
     let metrics = metrics();
-    metrics.look(BackendKind::Docker, 0, 0, 2);
-    metrics.look(BackendKind::Docker, 0, 0, 2);
-    metrics.look(BackendKind::Wasm, 0, 0, 1);
+    metrics.look(BackendKind::Docker, 0, 0, 2, 0);
+    metrics.look(BackendKind::Docker, 0, 0, 2, 0);
+    metrics.look(BackendKind::Wasm, 0, 0, 1, 0);
     assert!(metrics.render().contains("mayfly_sandbox_orphans_total 3"));
 }

@@ -3,13 +3,6 @@
 //! Needs a Docker Engine, and the static executor (see [`support::executor`]). Without an engine the tests fail, unless
 //! `MAYFLY_TEST_SKIP_DOCKER=1` says that this is known; they then say so.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so by a panic")]
-
-#[path = "docker/images.rs"]
-mod images;
-#[path = "docker/support.rs"]
-mod support;
-
 use std::time::Duration;
 
 use mayfly_executor::conformance::{self, Fixture, Fixtures, Scenario};
@@ -19,7 +12,9 @@ use mayfly_executor::pid1::{EXIT_NO_REPORT, EXIT_NOT_ACCEPTED};
 use mayfly_executor::spec::{SandboxSpec, Source};
 use mayfly_executor::wire::Exit;
 use mayfly_executor::{Backend, SandboxId};
-use support::{Listener, Rig, inspect, invocation, rig, spec, until_dead};
+
+use crate::support::{Listener, Rig, inspect, invocation, rig, spec, until_dead};
+use crate::{images, support};
 
 struct Containers(String);
 

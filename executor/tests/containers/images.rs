@@ -8,7 +8,7 @@ use bollard::Docker;
 use bollard::query_parameters::{BuildImageOptionsBuilder, RemoveImageOptionsBuilder};
 use futures_util::StreamExt;
 use mayfly_executor::docker::{Engine, ImageBuild, ImageError, LABEL_EXECUTOR, LABEL_TOOL, Layer};
-use mayfly_executor::wire::Exit;
+use mayfly_executor::wire::{Exit, PROTOCOL};
 use mayfly_executor::{Backend, SandboxId};
 use tokio::sync::OnceCell;
 
@@ -72,7 +72,7 @@ async fn an_image_that_knows_nothing_of_mayfly_becomes_a_tool() {
     let layer = Layer { image: &bare, tag: None, tool: "look", executor: &executor() };
     let image = backend.engine().layer_executor(&layer, &|_| {}).await.unwrap();
     let labels = docker.inspect_image(&image).await.unwrap().config.unwrap().labels.unwrap();
-    assert_eq!((labels[LABEL_EXECUTOR].as_str(), labels[LABEL_TOOL].as_str()), ("1", "look"));
+    assert_eq!((labels[LABEL_EXECUTOR].as_str(), labels[LABEL_TOOL].as_str()), (PROTOCOL.to_string().as_str(), "look"));
 
     let id = SandboxId::generate();
     let sandbox = backend.start(id, &spec(&image)).await.unwrap();

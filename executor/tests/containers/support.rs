@@ -84,6 +84,8 @@ pub(crate) fn invocation(command: &[&str]) -> Invocation {
         command: command.iter().map(|word| (*word).to_owned()).collect(),
         stdin: b"{}".to_vec().into(),
         environment: BTreeMap::new(),
+        files: Vec::new(),
+        inet: false,
         timeout: Duration::from_secs(30),
         output_limit: ByteSize::mebibytes(1),
         egress: BTreeSet::new(),
@@ -120,7 +122,7 @@ impl Host for Listener {
 }
 
 /// What the tool sees of `paths` from inside.
-pub(crate) async fn show(backend: &DockerBackend, spec: &SandboxSpec, paths: &[&str]) -> String {
+pub(crate) async fn show(backend: &dyn Backend, spec: &SandboxSpec, paths: &[&str]) -> String {
     let id = SandboxId::generate();
     let sandbox = backend.start(id, spec).await.unwrap();
     let report = sandbox.invoke(invocation(&[&["/tool", "show"], paths].concat()), &Listener::default()).await;

@@ -1,0 +1,197 @@
+//! The connection to a cluster: made when it is first needed, and what its errors mean.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Event, ServiceAccount};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use thiserror::Error;
+use tokio::sync::Mutex;
+
+use super::pods::Pods;
+use super::{Jobs, PodsApi};
+use crate::error::{BackendError, StartError};
+use crate::{BackendKind, InstanceId};
+
+/// How long a connection to the API server may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long one answer may take. Watches and streams are not answers.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// A cluster that may not be there yet.
+#[derive(Debug)]
+pub(super) struct Connection {
+    kubeconfig: Option<PathBuf>,
+    context: Option<String>,
+    namespace: String,
+    instance: InstanceId,
+    cluster: Mutex<Option<Arc<Cluster>>>,
+}
+
+/// A cluster that was connected to.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    client: ClientFace,
+    namespace: String,
+    pods: Pods,
+}
+
+/// A client without a `Debug` of its own.
+struct ClientFace(Client);
+
+impl std::fmt::Debug for ClientFace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client(..)")
+    }
+}
+
+/// The API server did not do what was asked.
+#[derive(Debug, Error)]
+pub(super) enum ClusterError {
+    /// It answered with a refusal.
+    #[error("{message} ({reason})")]
+    Refused {
+        /// HTTP status.
+        code: u16,
+        /// The word for it.
+        reason: String,
+        /// Its sentence.
+        message: String,
+    },
+    /// It did not answer, or nobody knows where it is.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl From<kube::Error> for ClusterError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => {
+                Self::Refused { code: status.code, reason: status.reason.clone(), message: status.message.clone() }
+            }
+            error => Self::Unreachable(chain(&error)),
+        }
+    }
+}
+
+/// An error with what caused it: a client says little more than that it is one.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl From<ClusterError> for StartError {
+    fn from(error: ClusterError) -> Self {
+        let backend = BackendKind::Kubernetes;
+        let detail = error.to_string();
+        match error {
+            ClusterError::Unreachable(_) | ClusterError::Refused { code: 429 | 500.., .. } => {
+                Self::EngineUnavailable { backend, detail }
+            }
+            ClusterError::Refused { code: 403, ref message, .. } if message.contains("exceeded quota") => {
+                Self::NoRoom { backend, detail }
+            }
+            ClusterError::Refused { .. } => Self::Refused { backend, detail },
+        }
+    }
+}
+
+impl From<ClusterError> for BackendError {
+    fn from(error: ClusterError) -> Self {
+        Self { backend: BackendKind::Kubernetes, detail: error.to_string() }
+    }
+}
+
+impl Connection {
+    pub(super) fn new(kubeconfig: Option<PathBuf>, context: Option<String>, namespace: String, instance: InstanceId) -> Self {
+        Self { kubeconfig, context, namespace, instance, cluster: Mutex::new(None) }
+    }
+
+    /// The cluster. A configuration that cannot be read now may be there later.
+    pub(super) async fn cluster(&self) -> Result<Arc<Cluster>, ClusterError> {
+        let mut cluster = self.cluster.lock().await;
+        if let Some(cluster) = &*cluster {
+            return Ok(cluster.clone());
+        }
+        let mut config = self.config().await?;
+        config.connect_timeout = Some(CONNECT);
+        config.read_timeout = None;
+        let client = Client::try_from(config)?;
+        let api = Api::namespaced(client.clone(), &self.namespace);
+        let pods = Pods::follow(api, self.instance);
+        let made = Arc::new(Cluster { client: ClientFace(client), namespace: self.namespace.clone(), pods });
+        *cluster = Some(made.clone());
+        Ok(made)
+    }
+
+    async fn config(&self) -> Result<Config, ClusterError> {
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let unreadable = |error: &dyn std::error::Error| ClusterError::Unreachable(chain(error));
+        if let Some(file) = &self.kubeconfig {
+            let read = Kubeconfig::read_from(file).map_err(|error| unreadable(&error))?;
+            return Config::from_custom_kubeconfig(read, &options).await.map_err(|error| unreadable(&error));
+        }
+        match Config::incluster() {
+            Ok(config) => Ok(config),
+            Err(outside) => Config::from_kubeconfig(&options).await.map_err(|error| {
+                ClusterError::Unreachable(format!(
+                    "no kubeconfig ({}), and not in a cluster ({})",
+                    chain(&error),
+                    chain(&outside)
+                ))
+            }),
+        }
+    }
+}
+
+impl Cluster {
+    pub(super) fn client(&self) -> &Client {
+        &self.client.0
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    pub(super) const fn seen(&self) -> &Pods {
+        &self.pods
+    }
+
+    pub(super) fn jobs(&self) -> Jobs {
+        Api::namespaced(self.client.0.clone(), &self.namespace)
+    }
+
+    pub(super) fn pods(&self) -> PodsApi {
+        Api::namespaced(self.client.0.clone(), &self.namespace)
+    }
+
+    pub(super) fn events(&self) -> Api<Event> {
+        Api::namespaced(self.client.0.clone(), &self.namespace)
+    }
+
+    pub(super) fn service_accounts(&self) -> Api<ServiceAccount> {
+        Api::namespaced(self.client.0.clone(), &self.namespace)
+    }
+
+    pub(super) fn config_maps(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.client.0.clone(), &self.namespace)
+    }
+}
+
+/// Gives an answer up that takes too long: an API server that is stopped keeps its connections open.
+pub(super) async fn answered<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, ClusterError> {
+    match tokio::time::timeout(ANSWER, request).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(ClusterError::Unreachable(format!("the API server did not answer within {} s", ANSWER.as_secs()))),
+    }
+}

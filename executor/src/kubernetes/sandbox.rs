@@ -1,0 +1,205 @@
+//! One pod, from the creation of its Job to its report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::{AttachParams, AttachedProcess, ListParams, PostParams};
+use tokio::io::{AsyncReadExt, ReadHalf, SimplexStream, WriteHalf};
+use tokio::time::{sleep, timeout};
+
+use super::cluster::{Cluster, ClusterError, answered};
+use super::job::CONTAINER;
+use super::job_name;
+use super::stage::{Stage, stage, verdict};
+use super::token;
+use crate::error::{RunError, StartError};
+use crate::session::Session;
+use crate::spec::{SandboxSpec, Source};
+use crate::wire::{Invocation, Report};
+use crate::{BackendKind, Host, Sandbox, SandboxId};
+
+/// How long the kubelet may take to tell that a pod whose stream ended is dead.
+const NOTICE: Duration = Duration::from_secs(5);
+/// How long a pod that no node takes is waited for. What is being removed gives its room back within that.
+const NO_NODE: Duration = Duration::from_secs(5);
+/// How long a Job may have no pod before it is asked why.
+const NO_POD: Duration = Duration::from_millis(500);
+/// How much of a stream is held for whoever reads more slowly. One frame may be longer.
+const BUFFER: usize = 64 << 10;
+/// How much of the executor's own last words is kept.
+const LAST_WORDS: u64 = 1024;
+
+/// A running pod whose executor has said hello.
+pub(super) struct KubernetesSandbox {
+    id: SandboxId,
+    pod: Running,
+    service_account: Option<String>,
+    timeout_left: Duration,
+    session: Session<ReadHalf<SimplexStream>, WriteHalf<SimplexStream>>,
+    /// Its drop ends the stream, and with it the executor.
+    _stream: AttachedProcess,
+}
+
+/// A pod that runs.
+struct Running {
+    cluster: Arc<Cluster>,
+    id: SandboxId,
+    name: String,
+    uid: String,
+}
+
+/// Creates a Job, waits for its pod to run and attaches to it. What was created when this fails, or is dropped, is destroyed under
+/// its id.
+pub(super) async fn start(
+    cluster: Arc<Cluster>,
+    id: SandboxId,
+    spec: &SandboxSpec,
+    body: Job,
+) -> Result<KubernetesSandbox, StartError> {
+    let Source::Pod(source) = &spec.source else {
+        return Err(StartError::Refused { backend: BackendKind::Kubernetes, detail: "it is not made for a pod".into() });
+    };
+    answered(cluster.jobs().create(&PostParams::default(), &body)).await?;
+    let (name, uid) = running(&cluster, id).await?;
+    let params = AttachParams {
+        container: Some(CONTAINER.into()),
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        max_stdin_buf_size: Some(BUFFER),
+        max_stdout_buf_size: Some(BUFFER),
+        ..AttachParams::default()
+    };
+    let mut stream = answered(cluster.pods().attach(&name, &params)).await?;
+    let pod = Running { cluster, id, name, uid };
+    let refused = |detail: String| StartError::Refused { backend: BackendKind::Kubernetes, detail };
+    let (Some(read), Some(write)) = (stream.stdout(), stream.stdin()) else {
+        return Err(refused("its streams are missing".into()));
+    };
+    match Session::greet(read, write).await {
+        Ok(session) => Ok(KubernetesSandbox {
+            id,
+            pod,
+            service_account: source.service_account.clone(),
+            timeout_left: spec.life,
+            session,
+            _stream: stream,
+        }),
+        Err(why) => {
+            let words = last_words(&mut stream).await;
+            let end = pod.lost(&why).await.to_string();
+            Err(refused(if words.is_empty() { end } else { format!("{end}: {words}") }))
+        }
+    }
+}
+
+/// Waits until the pod runs; answers its name and uid.
+async fn running(cluster: &Cluster, id: SandboxId) -> Result<(String, String), StartError> {
+    let watching = cluster.seen().until(id, |pod| match stage(pod?) {
+        Stage::Running => {
+            let metadata = &pod?.metadata;
+            Some(Ok((metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default())))
+        }
+        Stage::Failed(error) => Some(Err(error)),
+        Stage::Waiting | Stage::Unschedulable(_) => None,
+    });
+    tokio::select! {
+        found = watching => found,
+        error = no_pod(cluster, id) => Err(error),
+        error = no_node(cluster, id) => Err(error),
+    }
+}
+
+/// Answers when no node takes the pod for a while.
+async fn no_node(cluster: &Cluster, id: SandboxId) -> StartError {
+    loop {
+        let unschedulable = |pod: Option<&_>| match stage(pod?) {
+            Stage::Unschedulable(_) => Some(()),
+            _ => None,
+        };
+        cluster.seen().until(id, unschedulable).await;
+        sleep(NO_NODE).await;
+        if let Some(Stage::Unschedulable(detail)) = cluster.seen().of(id).as_deref().map(stage) {
+            return StartError::NoRoom { backend: BackendKind::Kubernetes, detail };
+        }
+    }
+}
+
+/// Answers when the Job's controller is not allowed to make the pod: a quota, Pod Security, an admission policy. Only an event
+/// says so.
+async fn no_pod(cluster: &Cluster, id: SandboxId) -> StartError {
+    let fields = format!("involvedObject.kind=Job,involvedObject.name={},reason=FailedCreate", job_name(id));
+    loop {
+        sleep(NO_POD).await;
+        if cluster.seen().of(id).is_some() {
+            return std::future::pending().await;
+        }
+        let events = cluster.events();
+        let Ok(events) = answered(events.list(&ListParams::default().fields(&fields))).await else { continue };
+        if let Some(detail) = events.items.into_iter().find_map(|event| event.message) {
+            let backend = BackendKind::Kubernetes;
+            return if detail.contains("exceeded quota") {
+                StartError::NoRoom { backend, detail }
+            } else {
+                StartError::Refused { backend, detail }
+            };
+        }
+    }
+}
+
+/// What the executor wrote to its standard error.
+async fn last_words(stream: &mut AttachedProcess) -> String {
+    let Some(stderr) = stream.stderr() else { return String::new() };
+    let mut words = Vec::new();
+    let _ = timeout(Duration::from_millis(200), stderr.take(LAST_WORDS).read_to_end(&mut words)).await;
+    String::from_utf8_lossy(&words).trim().to_owned()
+}
+
+#[async_trait]
+impl Sandbox for KubernetesSandbox {
+    fn id(&self) -> SandboxId {
+        self.id
+    }
+
+    async fn idle(&mut self) -> String {
+        let Self { session, pod, .. } = self;
+        let ended = pod.cluster.seen().until(pod.id, |seen| verdict("its pod ended", seen));
+        tokio::select! {
+            why = session.idle() => why,
+            error = ended => error.to_string(),
+        }
+    }
+
+    async fn invoke(self: Box<Self>, mut invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
+        let Self { pod, service_account, timeout_left, session, _stream, .. } = *self;
+        // Without an account there is nothing for it to reach.
+        invocation.inet = service_account.is_some();
+        if let Some(account) = service_account {
+            let minted = token::mint(&pod.cluster, &account, (&pod.name, &pod.uid), timeout_left).await;
+            invocation.files.extend(minted.map_err(|error| RunError::NotDelivered(format!("no token for {account}: {error}")))?);
+        }
+        match session.run(invocation, host).await {
+            Err(RunError::Lost(why)) => Err(pod.lost(&why).await),
+            result => result,
+        }
+    }
+}
+
+impl Running {
+    /// Why a session was lost, now that the stream is gone.
+    async fn lost(&self, why: &str) -> RunError {
+        let known = self.cluster.seen().until(self.id, |pod| verdict(why, pod));
+        match timeout(NOTICE, known).await {
+            Ok(error) => error,
+            Err(_) => RunError::Lost(format!("{why}; its pod still seems to run")),
+        }
+    }
+}
+
+impl From<ClusterError> for RunError {
+    fn from(error: ClusterError) -> Self {
+        Self::NotDelivered(error.to_string())
+    }
+}
