@@ -54,6 +54,25 @@ deny contains "the grant for http_probe has to list the hosts it is for" if {
 	not grant.arguments.host
 }
 
+# So does a grant for a tool that works in a namespace, or it would be for every one that the tool's service account reaches:
+# "arguments": {"namespace": ["staging"]}.
+namespaced_tools := {"k8s_get_deployment", "k8s_pod_logs", "k8s_scale_deployment"}
+
+deny contains "the grant for this tool has to list the namespaces it is for" if {
+	input.tool in namespaced_tools
+	is_object(grant)
+	not grant.arguments.namespace
+}
+
+# To list a namespace of production is enough to look at it. To scale there, the grant has to say so: "production": true.
+granted_production if grant.production == true
+
+deny contains "this agent may not scale anything in production" if {
+	input.action == "scale"
+	in_production
+	not granted_production
+}
+
 # --- What nobody is granted ------------------------------------------------------------------------------------------------
 
 # Tools that read Kubernetes say what they read as their resource.
@@ -82,8 +101,36 @@ approval if grant.approval == true
 
 # And whatever changes something in production, whoever asks.
 approval if {
-	input.environment == "production"
 	input.action in {"create", "update", "patch", "scale", "delete", "execute"}
+	in_production
+}
+
+# Anywhere, scaling to more replicas than data.kubernetes.approval_above_replicas. Without that number, all scaling: it is the
+# few replicas that are looked for, so that what cannot be compared is never few.
+few_replicas if {
+	is_number(input.desired_replicas)
+	is_number(data.kubernetes.approval_above_replicas)
+	input.desired_replicas <= data.kubernetes.approval_above_replicas
+}
+
+approval if {
+	input.action == "scale"
+	not few_replicas
+}
+
+# --- What is production ----------------------------------------------------------------------------------------------------
+
+# A gateway whose configuration says so.
+in_production if input.environment == "production"
+
+# And, of any cluster, the namespaces in data.kubernetes.production_namespaces; without that list, all of them.
+in_production if input.namespace in data.kubernetes.production_namespaces
+
+has_production_namespaces if is_array(data.kubernetes.production_namespaces)
+
+in_production if {
+	is_string(input.namespace)
+	not has_production_namespaces
 }
 
 # --- What a call has to keep to --------------------------------------------------------------------------------------------

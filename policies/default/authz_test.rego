@@ -11,7 +11,15 @@ grants := {
 		"obligations": {"timeout": "5s"},
 	}},
 	"watched": {"code_executor": {"approval": true}},
+	"reader": {"k8s_get_deployment": {"arguments": {"namespace": ["staging", "live"]}}, "k8s_pod_logs": {}},
+	"scaler": {"k8s_scale_deployment": {"arguments": {"namespace": ["staging", "live"]}}},
+	"live-scaler": {"k8s_scale_deployment": {
+		"arguments": {"namespace": ["staging", "live"]},
+		"production": true,
+	}},
 }
+
+kubernetes := {"production_namespaces": ["live"], "approval_above_replicas": 10}
 
 call(agent, tool, arguments) := {
 	"agent_id": agent,
@@ -28,6 +36,17 @@ call(agent, tool, arguments) := {
 query(document) := call("plain", "json_query", {"query": ".", "document": document})
 
 probe(arguments) := call("narrow", "http_probe", arguments)
+
+# As Mayfly asks about tools that lift the namespace.
+in_namespace(agent, tool, namespace) := object.union(
+	call(agent, tool, {"namespace": namespace, "name": "api"}),
+	{"resource": "deployment", "namespace": namespace},
+)
+
+scaling(agent, namespace, replicas) := object.union(
+	in_namespace(agent, "k8s_scale_deployment", namespace),
+	{"action": "scale", "desired_replicas": replicas},
+)
 
 # allow
 
@@ -86,6 +105,89 @@ test_a_probe_needs_hosts if {
 test_a_probe_with_hosts_is_not_denied if {
 	asked := probe({"host": "example.com", "port": 443})
 	count(authz.deny) == 0 with input as asked with data.grants as grants
+}
+
+# tools of namespaces
+
+test_a_listed_namespace_is_allowed if {
+	every namespace in ["staging", "live"] {
+		asked := in_namespace("reader", "k8s_get_deployment", namespace)
+		authz.allow with input as asked with data.grants as grants with data.kubernetes as kubernetes
+		count(authz.deny) == 0 with input as asked with data.grants as grants with data.kubernetes as kubernetes
+		not authz.approval with input as asked with data.grants as grants with data.kubernetes as kubernetes
+	}
+}
+
+test_another_namespace_is_not if {
+	every namespace in ["kube-system", "Staging", "", null] {
+		asked := in_namespace("reader", "k8s_get_deployment", namespace)
+		not authz.allow with input as asked with data.grants as grants with data.kubernetes as kubernetes
+		count(authz.deny) == 1 with input as asked with data.grants as grants with data.kubernetes as kubernetes
+	}
+}
+
+test_a_grant_without_namespaces_is_denied if {
+	asked := in_namespace("reader", "k8s_pod_logs", "staging")
+	reason := "the grant for this tool has to list the namespaces it is for"
+	authz.deny[reason] with input as asked with data.grants as grants with data.kubernetes as kubernetes
+}
+
+# scaling
+
+test_scaling_to_a_few_is_allowed_without_a_human if {
+	every replicas in [0, 10] {
+		asked := scaling("scaler", "staging", replicas)
+		authz.allow with input as asked with data.grants as grants with data.kubernetes as kubernetes
+		count(authz.deny) == 0 with input as asked with data.grants as grants with data.kubernetes as kubernetes
+		not authz.approval with input as asked with data.grants as grants with data.kubernetes as kubernetes
+	}
+}
+
+test_scaling_to_many_needs_approval if {
+	every replicas in [11, 1000, "5", null, [1]] {
+		asked := scaling("scaler", "staging", replicas)
+		authz.approval with input as asked with data.grants as grants with data.kubernetes as kubernetes
+	}
+}
+
+test_scaling_to_who_knows_how_many_needs_approval if {
+	asked := object.union(in_namespace("scaler", "k8s_scale_deployment", "staging"), {"action": "scale"})
+	authz.approval with input as asked with data.grants as grants with data.kubernetes as kubernetes
+}
+
+test_without_a_number_all_scaling_needs_approval if {
+	every number in [{}, {"approval_above_replicas": "10"}, {"approval_above_replicas": null}] {
+		without := object.union({"production_namespaces": []}, number)
+		asked := scaling("scaler", "staging", 1)
+		authz.approval with input as asked with data.grants as grants with data.kubernetes as without
+	}
+}
+
+test_scaling_production_takes_a_grant_that_says_so if {
+	asked := scaling("scaler", "live", 1)
+	authz.deny == {"this agent may not scale anything in production"} with input as asked
+		with data.grants as grants
+		with data.kubernetes as kubernetes
+}
+
+test_with_one_it_takes_a_human if {
+	asked := scaling("live-scaler", "live", 1)
+	authz.allow with input as asked with data.grants as grants with data.kubernetes as kubernetes
+	count(authz.deny) == 0 with input as asked with data.grants as grants with data.kubernetes as kubernetes
+	authz.approval with input as asked with data.grants as grants with data.kubernetes as kubernetes
+}
+
+test_a_gateway_of_production_has_no_other_namespaces if {
+	asked := object.union(scaling("scaler", "staging", 1), {"environment": "production"})
+	count(authz.deny) == 1 with input as asked with data.grants as grants with data.kubernetes as kubernetes
+}
+
+test_without_a_list_every_namespace_is_production if {
+	every list in [{}, {"production_namespaces": "live"}, {"production_namespaces": null}] {
+		without := object.union({"approval_above_replicas": 10}, list)
+		asked := scaling("scaler", "staging", 1)
+		count(authz.deny) == 1 with input as asked with data.grants as grants with data.kubernetes as without
+	}
 }
 
 # Secrets
