@@ -158,7 +158,8 @@ impl Mayfly {
         stream.read_to_string(&mut text).ok()?;
         Some(
             text.lines()
-                .filter(|l| l.starts_with("mayfly_sandboxes{"))
+                // Warm ones wait for the next call; that they go with their gateway is a promise of its own.
+                .filter(|l| l.starts_with("mayfly_sandboxes{") && !l.contains("state=\"warm\""))
                 .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
                 .sum(),
         )
