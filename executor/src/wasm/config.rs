@@ -10,6 +10,8 @@ use crate::spec::ByteSize;
 
 use super::SetupError;
 
+/// What compiling a module is worth. In an unoptimized build the compiler itself is slow, and its speed is what a developer waits for.
+const OPTIMIZATION: OptLevel = if cfg!(debug_assertions) { OptLevel::None } else { OptLevel::Speed };
 /// Linear memories, tables and core instances one call may have. A component that was linked from a program and its
 /// adapters needs a few of each; nothing honest comes near these.
 pub(super) const MEMORIES_PER_CALL: u32 = 4;
@@ -105,6 +107,6 @@ pub fn engine_config(config: &WasmConfig) -> Config {
         .memory_reservation(RESERVED_PER_MEMORY)
         .memory_init_cow(true)
         .epoch_interruption(true)
-        .cranelift_opt_level(OptLevel::Speed);
+        .cranelift_opt_level(OPTIMIZATION);
     engine
 }
