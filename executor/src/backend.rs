@@ -102,6 +102,12 @@ pub trait Sandbox: Send {
         std::future::pending().await
     }
 
+    /// Gets what only this call may have and only the engine can give (a token), before the call's own clock runs and before
+    /// anything of it is delivered.
+    async fn mint(&mut self, _: &Invocation) -> Result<(), StartError> {
+        Ok(())
+    }
+
     /// Runs the one invocation, and consumes the sandbox: a second use does not compile.
     ///
     /// Guarantees: when it returns a report, nothing of the call runs any more. It watches `host.canceled()` and ends the tool

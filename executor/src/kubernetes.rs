@@ -97,16 +97,16 @@ impl Backend for KubernetesBackend {
 
     async fn probe(&self) -> Result<String, BackendError> {
         let cluster = self.connection.cluster().await?;
-        let version = cluster.client().apiserver_version().await.map_err(ClusterError::from)?;
+        let version = answered(cluster.client().apiserver_version()).await?;
         // What every call needs. Whether Jobs may be created is found out by creating one.
-        cluster.jobs().list(&ListParams::default().limit(1)).await.map_err(ClusterError::from)?;
+        answered(cluster.jobs().list(&ListParams::default().limit(1))).await?;
         Ok(format!("Kubernetes {}, namespace {}", version.git_version, cluster.namespace()))
     }
 
     async fn prepare(&self, spec: &SandboxSpec) -> Result<(), StartError> {
         self.check(spec)?;
         let cluster = self.connection.cluster().await?;
-        cluster.jobs().list(&ListParams::default().limit(1)).await.map_err(ClusterError::from)?;
+        answered(cluster.jobs().list(&ListParams::default().limit(1))).await?;
         Ok(())
     }
 
@@ -139,18 +139,18 @@ impl Backend for KubernetesBackend {
     async fn destroy(&self, id: SandboxId) -> Result<(), BackendError> {
         let cluster = self.connection.cluster().await?;
         let job = DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..deletion() };
-        gone(cluster.jobs().delete(&job_name(id), &job).await)?;
+        gone(answered(cluster.jobs().delete(&job_name(id), &job)).await)?;
         // The collector deletes the pod in its own time; a pod without a Job has only us.
         let until = tokio::time::Instant::now() + REMOVAL;
         let of_this = ListParams::default().labels(&format!("{LABEL_SANDBOX}={id}"));
         let pods = cluster.pods();
         loop {
-            let left = pods.list_metadata(&of_this).await.map_err(ClusterError::from)?.items;
+            let left = answered(pods.list_metadata(&of_this)).await?.items;
             if left.is_empty() {
                 return Ok(());
             }
             for pod in left.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-                gone(pods.delete(pod.metadata.name.as_deref().unwrap_or_default(), &deletion()).await)?;
+                gone(answered(pods.delete(pod.metadata.name.as_deref().unwrap_or_default(), &deletion())).await)?;
             }
             if tokio::time::Instant::now() >= until {
                 let detail = format!("the pod of {} is still being deleted", job_name(id));
@@ -166,11 +166,10 @@ fn deletion() -> DeleteParams {
 }
 
 /// What was gone already was deleted.
-fn gone<T>(result: kube::Result<T>) -> Result<(), ClusterError> {
+fn gone<T>(result: Result<T, ClusterError>) -> Result<(), ClusterError> {
     match result {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(error.into()),
+        Ok(_) | Err(ClusterError::Refused { code: 404, .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

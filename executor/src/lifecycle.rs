@@ -20,12 +20,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::error::StartError;
+use crate::error::{BackendError, StartError};
 use crate::spec::SandboxSpec;
 use crate::{Backend, InstanceId, Sandbox, SandboxId, SandboxLedger, SandboxRow};
 
 /// How long a teardown tries to destroy. After that the reaper has it.
 pub(crate) const TEARDOWN: Duration = Duration::from_secs(20);
+/// How long one attempt to destroy may take. Engines confirm that something is gone, which takes some of them seconds.
+const ATTEMPT: Duration = Duration::from_secs(40);
 /// How long a teardown waits for a start that was given up.
 const LATE_START: Duration = Duration::from_secs(60);
 
@@ -196,7 +198,7 @@ impl Lifecycle {
         let begun = Instant::now();
         let mut pause = Duration::from_millis(100);
         while begun.elapsed() < self.teardown {
-            match engine.backend.destroy(id).await {
+            match in_time(&*engine.backend, id).await {
                 Ok(()) => {
                     engine.counts.gone();
                     if let Err(error) = self.ledger.closed(id).await {
@@ -242,6 +244,14 @@ impl Lifecycle {
 
     pub(crate) fn ledger(&self) -> &dyn SandboxLedger {
         &*self.ledger
+    }
+}
+
+/// One attempt to destroy, which ends whatever the engine does.
+pub(crate) async fn in_time(backend: &dyn Backend, id: SandboxId) -> Result<(), BackendError> {
+    match tokio::time::timeout(ATTEMPT, backend.destroy(id)).await {
+        Ok(result) => result,
+        Err(_) => Err(BackendError { backend: backend.kind(), detail: format!("no answer within {} s", ATTEMPT.as_secs()) }),
     }
 }
 

@@ -74,7 +74,10 @@ fn run(options: command::Run) -> ExitCode {
     };
     match runtime.block_on(serve::serve(stdin, stdout, options, born)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(serve::Ended { accepted, why }) => fail(stderr, if accepted { EXIT_NO_REPORT } else { EXIT_NOT_ACCEPTED }, &why),
+        Err(serve::Ended { accepted, why }) => {
+            reap::silence();
+            fail(stderr, if accepted { EXIT_NO_REPORT } else { EXIT_NOT_ACCEPTED }, &why)
+        }
     }
 }
 

@@ -89,19 +89,23 @@ impl Pools {
 
     /// Keeps exactly these from here on: pools of other specs are emptied, pools that stay the same are left alone.
     pub(crate) fn keep(&self, wanted: Vec<(Warm, Engine)>) {
+        // A spec that two tools share is kept as the last one says.
+        let wanted: HashMap<_, _> = wanted
+            .into_iter()
+            .filter(|(warm, _)| warm.size > 0)
+            .map(|(warm, engine)| (warm.spec.clone(), (warm, engine)))
+            .collect();
         let mut pools = self.by_spec.write();
-        let mut kept = HashMap::new();
-        for (warm, engine) in wanted.into_iter().filter(|(warm, _)| warm.size > 0) {
-            let spec = warm.spec.clone();
-            let same = pools.remove(&spec).filter(|pool| pool.warm == warm);
-            let pool = same.unwrap_or_else(|| Pool::open(warm, engine, self.lifecycle.clone(), self.starts.clone()));
-            // A spec that two tools share is kept as the last one says.
-            if let Some(replaced) = kept.insert(spec, pool) {
-                Pool::close(&replaced);
+        pools.retain(|spec, pool| {
+            let stays = wanted.get(spec).is_some_and(|(warm, _)| pool.warm == *warm);
+            if !stays {
+                pool.close();
             }
+            stays
+        });
+        for (spec, (warm, engine)) in wanted {
+            pools.entry(spec).or_insert_with(|| Pool::open(warm, engine, self.lifecycle.clone(), self.starts.clone()));
         }
-        let gone = std::mem::replace(&mut *pools, kept);
-        gone.values().for_each(|pool| pool.close());
     }
 
     pub(crate) fn status(&self) -> Vec<PoolStatus> {
@@ -166,22 +170,26 @@ impl Pool {
             self.count(found.is_some());
             return found;
         }
-        let waiting = async {
-            loop {
-                let ready = self.ready.notified();
-                if let Some(found) = self.take(timeout).await {
-                    return found;
-                }
-                ready.await;
+        let until = Instant::now() + self.lifecycle.start_timeout();
+        let found = loop {
+            let ready = self.ready.notified();
+            // Never given up half-way: what it has taken would have no owner.
+            if let Some(found) = self.take(timeout).await {
+                break Some(found);
             }
-        };
-        let found = tokio::select! {
-            () = canceled.cancelled() => None,
-            () = self.closed.cancelled() => None,
-            found = tokio::time::timeout(self.lifecycle.start_timeout(), waiting) => found.ok(),
+            tokio::select! {
+                () = canceled.cancelled() => break None,
+                () = self.closed.cancelled() => break None,
+                () = sleep_until(until.into()) => break None,
+                () = ready => {}
+            }
         };
         self.count(found.is_some());
         found
+    }
+
+    fn rests(&self) -> bool {
+        self.state.lock().rest_until.is_some_and(|until| until > Instant::now())
     }
 
     fn count(&self, found: bool) {
@@ -200,6 +208,7 @@ impl Pool {
             if idle.claim.send(give).is_ok()
                 && let Ok(ready) = given.await
             {
+                self.state.lock().rest = Duration::ZERO;
                 return Some(ready);
             }
         }
@@ -245,8 +254,9 @@ impl Pool {
         let started = tokio::select! {
             () = self.closed.cancelled() => Ok(None),
             started = self.starts.clone().acquire_owned() => match started {
-                Ok(_turn) => self.start().await,
-                Err(_) => Ok(None),
+                // While it waited for its turn, another start may have failed.
+                Ok(_turn) if !self.rests() => self.start().await,
+                _ => Ok(None),
             },
         };
         match started {
@@ -283,15 +293,17 @@ impl Pool {
         // Its life began before it was ready.
         let until = now + self.warm.spec.life.saturating_sub(took);
         let idle = Idle { id: life.id, since: now, until, claim };
-        self.lifecycle.spawn(self.clone().watch(life, sandbox, claimed));
         let mut state = self.state.lock();
         state.starting -= 1;
-        (state.rest, state.rest_until) = (Duration::ZERO, None);
+        // How long it rests is forgotten only when a sandbox has proved itself.
+        state.rest_until = None;
         state.figures.started(took);
         if !self.closed.is_cancelled() {
             state.idle.push_back(idle);
         }
         drop(state);
+        // Entered first: who watches it may see its end at once.
+        self.lifecycle.spawn(self.clone().watch(life, sandbox, claimed));
         self.ready.notify_one();
     }
 
@@ -329,6 +341,8 @@ impl Pool {
             let idle = state.idle.remove(at);
             if idle.is_some_and(|idle| idle.since.elapsed() < SOON) {
                 state.fail(format!("it did not stay: {why}"));
+            } else {
+                state.rest = Duration::ZERO;
             }
         }
         drop(state);

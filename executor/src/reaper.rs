@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, StreamExt};
 
+use crate::lifecycle::in_time;
 use crate::{Backend, Counts, Dispatcher, Found, InstanceId, SandboxId, SandboxRow};
 
 /// Most orphans that are being destroyed at once.
@@ -66,7 +67,8 @@ async fn reap_engine(dispatcher: &Dispatcher, backend: &dyn Backend, counts: &Co
     let orphans: Vec<_> =
         found.iter().filter(|f| is_orphan(f, dispatcher.instance(), live(f.id), SystemTime::now())).map(|f| f.id).collect();
     // Some at once: an engine may take seconds to confirm that one is gone.
-    let mut destroyed = stream::iter(orphans).map(async |id| (id, backend.destroy(id).await)).buffer_unordered(DESTROYED_AT_ONCE);
+    let mut destroyed =
+        stream::iter(orphans).map(async |id| (id, in_time(backend, id).await)).buffer_unordered(DESTROYED_AT_ONCE);
     while let Some((id, result)) = destroyed.next().await {
         match result {
             Ok(()) => {

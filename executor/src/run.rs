@@ -149,13 +149,13 @@ impl Dispatcher {
         host: &dyn Host,
     ) -> Result<Report, Failure> {
         let (life, result) = match self.claim(spec, &invocation, host).await {
-            Some((life, sandbox)) => (life, invoke(sandbox, invocation, host).await),
+            Some((life, sandbox)) => (life, self.invoke(sandbox, invocation, host).await),
             None => {
                 let id = SandboxId::generate();
                 host.observe(Event::Starting(id));
                 let mut life = self.lifecycle.begin(engine, id, spec, Some(&invocation.call_id)).await?;
                 let result = match self.lifecycle.start(&mut life, spec, host.canceled()).await {
-                    Ok(sandbox) => invoke(sandbox, invocation, host).await,
+                    Ok(sandbox) => self.invoke(sandbox, invocation, host).await,
                     Err(why) => Err(why.into()),
                 };
                 (life, result)
@@ -176,6 +176,26 @@ impl Dispatcher {
         let ready = pool.claim(invocation.timeout, host.canceled()).await?;
         host.observe(Event::Claimed(ready.0.id));
         Some(ready)
+    }
+
+    async fn invoke(&self, mut sandbox: Box<dyn Sandbox>, invocation: Invocation, host: &dyn Host) -> Result<Report, Failure> {
+        host.observe(Event::Started);
+        let limit = self.lifecycle.start_timeout();
+        tokio::select! {
+            biased;
+            () = host.canceled().cancelled() => return Err(Failure::CanceledBeforeDelivery),
+            minted = tokio::time::timeout(limit, sandbox.mint(&invocation)) => minted.map_err(|_| StartError::Timeout(limit))??,
+        }
+        host.delivering().await.map_err(StartError::NotRecorded)?;
+        if host.canceled().is_cancelled() {
+            return Err(Failure::CanceledBeforeDelivery);
+        }
+        // A sandbox bounds itself; this second clock is for one that cannot any more.
+        let overdue = invocation.timeout + REPORT_GRACE;
+        match tokio::time::timeout(overdue, sandbox.invoke(invocation, host)).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(RunError::Overdue.into()),
+        }
     }
 
     /// Empties the pools, and waits until every start and teardown under way has ended, or `patience` is over.
@@ -205,17 +225,6 @@ impl Dispatcher {
             backend: kind,
             detail: "this gateway is configured without it".into(),
         })
-    }
-}
-
-async fn invoke(sandbox: Box<dyn Sandbox>, invocation: Invocation, host: &dyn Host) -> Result<Report, Failure> {
-    host.observe(Event::Started);
-    host.delivering().await.map_err(StartError::NotRecorded)?;
-    // A sandbox bounds itself; this second clock is for one that cannot any more.
-    let overdue = invocation.timeout + REPORT_GRACE;
-    match tokio::time::timeout(overdue, sandbox.invoke(invocation, host)).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(RunError::Overdue.into()),
     }
 }
 

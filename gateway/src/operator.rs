@@ -157,9 +157,7 @@ impl Admin for Operator {
 
 impl Vitals for Operator {
     fn metrics(&self) -> String {
-        let metrics = self.gateway.telemetry.metrics();
-        metrics.look_at(&self.dispatcher);
-        metrics.render()
+        self.gateway.telemetry.metrics().scrape(&self.dispatcher)
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -30,8 +30,9 @@ const GROUP: i64 = 65532;
 const FIRST_USER: i64 = 100_000;
 /// How long Kubernetes keeps a finished Job that nobody deleted.
 const TTL_SECONDS: i32 = 30;
-/// What a container may write outside its memory: nothing but what the runtime itself does.
-const DISK: &str = "16Mi";
+/// What a container may put on its node's disk: the log of its standard output, which carries the wire, so the largest output limit
+/// and the log lines beside it. It asks for less than it may use.
+const DISK: [&str; 2] = ["16Mi", "256Mi"];
 /// Room for a token, a certificate and a name.
 const CREDENTIALS: ByteSize = ByteSize(64 << 10);
 
@@ -120,7 +121,11 @@ fn container(spec: &SandboxSpec, pod: &Pod) -> Container {
         // The kubelet closes it when the one attached stream goes: that is how the executor learns that the gateway died.
         stdin_once: Some(true),
         tty: Some(false),
-        resources: Some(ResourceRequirements { limits: Some(limits(spec)), requests: Some(limits(spec)), claims: None }),
+        resources: Some(ResourceRequirements {
+            limits: Some(limits(spec, DISK[1])),
+            requests: Some(limits(spec, DISK[0])),
+            claims: None,
+        }),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
@@ -139,12 +144,12 @@ fn variable(name: &str, value: u64) -> EnvVar {
     EnvVar { name: name.into(), value: Some(value.to_string()), value_from: None }
 }
 
-fn limits(spec: &SandboxSpec) -> BTreeMap<String, Quantity> {
+fn limits(spec: &SandboxSpec, disk: &str) -> BTreeMap<String, Quantity> {
     let quantity = |text: String| Quantity(text);
     BTreeMap::from([
         ("memory".to_owned(), quantity(spec.memory.0.to_string())),
         ("cpu".to_owned(), quantity(format!("{}m", spec.cpu_millis))),
-        ("ephemeral-storage".to_owned(), quantity(DISK.to_owned())),
+        ("ephemeral-storage".to_owned(), quantity(disk.to_owned())),
     ])
 }
 

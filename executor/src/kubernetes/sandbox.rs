@@ -9,15 +9,16 @@ use kube::api::{AttachParams, AttachedProcess, ListParams, PostParams};
 use tokio::io::{AsyncReadExt, ReadHalf, SimplexStream, WriteHalf};
 use tokio::time::{sleep, timeout};
 
-use super::cluster::{Cluster, ClusterError, answered};
+use super::cluster::{Cluster, answered};
 use super::job::CONTAINER;
 use super::job_name;
 use super::stage::{Stage, stage, verdict};
 use super::token;
+use crate::backend::REPORT_GRACE;
 use crate::error::{RunError, StartError};
 use crate::session::Session;
 use crate::spec::{SandboxSpec, Source};
-use crate::wire::{Invocation, Report};
+use crate::wire::{Invocation, Report, SecretFile};
 use crate::{BackendKind, Host, Sandbox, SandboxId};
 
 /// How long the kubelet may take to tell that a pod whose stream ended is dead.
@@ -36,7 +37,8 @@ pub(super) struct KubernetesSandbox {
     id: SandboxId,
     pod: Running,
     service_account: Option<String>,
-    timeout_left: Duration,
+    /// What was minted for its call.
+    files: Vec<SecretFile>,
     session: Session<ReadHalf<SimplexStream>, WriteHalf<SimplexStream>>,
     /// Its drop ends the stream, and with it the executor.
     _stream: AttachedProcess,
@@ -83,7 +85,7 @@ pub(super) async fn start(
             id,
             pod,
             service_account: source.service_account.clone(),
-            timeout_left: spec.life,
+            files: Vec::new(),
             session,
             _stream: stream,
         }),
@@ -172,14 +174,18 @@ impl Sandbox for KubernetesSandbox {
         }
     }
 
+    async fn mint(&mut self, invocation: &Invocation) -> Result<(), StartError> {
+        let Some(account) = &self.service_account else { return Ok(()) };
+        let life = invocation.timeout + REPORT_GRACE;
+        self.files = token::mint(&self.pod.cluster, account, (&self.pod.name, &self.pod.uid), life).await?.into();
+        Ok(())
+    }
+
     async fn invoke(self: Box<Self>, mut invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
-        let Self { pod, service_account, timeout_left, session, _stream, .. } = *self;
+        let Self { pod, service_account, files, session, _stream, .. } = *self;
         // Without an account there is nothing for it to reach.
         invocation.inet = service_account.is_some();
-        if let Some(account) = service_account {
-            let minted = token::mint(&pod.cluster, &account, (&pod.name, &pod.uid), timeout_left).await;
-            invocation.files.extend(minted.map_err(|error| RunError::NotDelivered(format!("no token for {account}: {error}")))?);
-        }
+        invocation.files.extend(files);
         match session.run(invocation, host).await {
             Err(RunError::Lost(why)) => Err(pod.lost(&why).await),
             result => result,
@@ -195,11 +201,5 @@ impl Running {
             Ok(error) => error,
             Err(_) => RunError::Lost(format!("{why}; its pod still seems to run")),
         }
-    }
-}
-
-impl From<ClusterError> for RunError {
-    fn from(error: ClusterError) -> Self {
-        Self::NotDelivered(error.to_string())
     }
 }

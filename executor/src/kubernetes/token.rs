@@ -44,6 +44,10 @@ pub(super) async fn mint(
         tokio::try_join!(answered(accounts.create_token_request(account, &post, &request)), answered(maps.get(ROOT_CA)))?;
     let token = token.status.map(|status| status.token).unwrap_or_default();
     let certificate = certificate.data.unwrap_or_default().remove("ca.crt").unwrap_or_default();
+    if token.is_empty() || certificate.is_empty() {
+        let message = format!("no token for {account}, or no certificate in {ROOT_CA}");
+        return Err(ClusterError::Refused { code: 500, reason: "Incomplete".into(), message });
+    }
     let file = |name: &str, contents: String| SecretFile::new(format!("{FOLDER}/{name}"), contents.into_bytes());
     Ok([file("token", token), file("ca.crt", certificate), file("namespace", cluster.namespace().to_owned())])
 }

@@ -106,6 +106,7 @@ impl Call {
         spans.end("process.run", running, !matches!(cause, Cause::Ended(status) if status.exit_status() == Some(0)));
         let reaping = spans.begin();
         reaper.everything().await?;
+        files::unsay();
         feeding.abort();
         let until = Instant::now() + DRAIN;
         let over = match over {
@@ -113,7 +114,6 @@ impl Call {
             None => timeout_at(until, stdout).await??,
         };
         let tail = timeout_at(until, stderr).await??;
-        files::unsay();
         spans.end("process.reap", reaping, false);
         Ok(Outcome { over, tail, ..Outcome::new(cause) })
     }

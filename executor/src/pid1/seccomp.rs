@@ -46,9 +46,20 @@ fn program(inet: bool) -> Result<BpfProgram, BackendError> {
         // A second way to most system calls.
         (libc::SYS_io_uring_setup, Vec::new()),
     ]);
+    let rules = on_every_abi(rules);
     let refused = SeccompAction::Errno(libc::EPERM as u32);
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
     SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?.try_into()
+}
+
+/// x32 has the architecture of x86-64 and system call numbers of its own: where a kernel has it, it is a second door to each.
+fn on_every_abi(rules: BTreeMap<i64, Vec<SeccompRule>>) -> BTreeMap<i64, Vec<SeccompRule>> {
+    const X32: i64 = 0x4000_0000;
+    if !cfg!(target_arch = "x86_64") {
+        return rules;
+    }
+    let doubled = rules.clone().into_iter().map(|(number, of)| (number | X32, of));
+    doubled.chain(rules).collect()
 }
 
 #[cfg(test)]

@@ -173,6 +173,48 @@ async fn what_is_not_wanted_any_more_goes_at_once_and_what_was_claimed_stays() {
 }
 
 #[tokio::test]
+async fn a_pool_that_changes_leaves_nothing_of_the_one_before() {
+    let (engine, ledger) = (Engine::new(Scenario::Works), Ledger::prompt());
+    let dispatcher = dispatcher(&engine, &ledger);
+    dispatcher.keep_warm(vec![warm(2)]);
+    holds(&dispatcher, 2).await;
+    let first = engine.sandboxes();
+    // The same, in a new generation: nothing happens. And then a new version, and another size.
+    dispatcher.keep_warm(vec![warm(2)]);
+    assert_eq!(engine.sandboxes(), first);
+    dispatcher.keep_warm(vec![Warm { version: "1.0.1".into(), ..warm(2) }]);
+    dispatcher.keep_warm(vec![warm(1)]);
+    // Two tools with one spec: one pool.
+    dispatcher.keep_warm(vec![warm(3), Warm { tool: "other".into(), ..warm(1) }]);
+    let begun = Instant::now();
+    while engine.sandboxes().len() != 1 || engine.sandboxes().intersection(&first).next().is_some() {
+        assert!(begun.elapsed() < SOON, "{:?}", engine.sandboxes());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    holds(&dispatcher, 1).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!((engine.sandboxes().len(), dispatcher.pools().len()), (1, 1));
+    let begun = Instant::now();
+    dispatcher.drain(SOON).await;
+    assert!(begun.elapsed() < SOON && engine.sandboxes().is_empty() && ledger.open() == 0);
+}
+
+#[tokio::test]
+async fn a_call_that_is_canceled_when_it_has_its_sandbox_is_not_delivered() {
+    let (engine, ledger) = (Engine::new(Scenario::Works), Ledger::prompt());
+    let dispatcher = dispatcher(&engine, &ledger);
+    dispatcher.keep_warm(vec![warm(1)]);
+    holds(&dispatcher, 1).await;
+    let caller = Caller::default();
+    caller.cancel.cancel();
+    let result = dispatcher.run(order(), &caller).await;
+    assert!(matches!(result, Err(Failure::CanceledBeforeDelivery)), "{result:?}");
+    assert_eq!(engine.keys(), [], "no invocation was handed over");
+    dispatcher.drain(SOON).await;
+    assert!(engine.sandboxes().is_empty());
+}
+
+#[tokio::test]
 async fn a_pool_whose_starts_fail_tries_less_and_less_and_says_why() {
     let (engine, ledger) = (Engine::new(Scenario::Fails), Ledger::prompt());
     let dispatcher = dispatcher(&engine, &ledger);

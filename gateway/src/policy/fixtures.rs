@@ -19,6 +19,11 @@ pub(super) fn policies() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies")
 }
 
+/// Settings under which a busy machine and an unoptimized engine are no reason to fail.
+pub(super) fn patient() -> PolicySettings {
+    PolicySettings { time_limit: Duration::from_secs(10), ..PolicySettings::default() }
+}
+
 /// A policy in the making: files in a folder of its own.
 pub(super) struct Written(TempDir);
 
@@ -44,7 +49,7 @@ impl Written {
     }
 
     pub(super) fn load(&self) -> Result<Policy, PolicyLoadError> {
-        Policy::load(self.path(), None, &PolicySettings::default())
+        Policy::load(self.path(), None, &patient())
     }
 
     pub(super) fn load_within(&self, time_limit: Duration) -> Policy {
@@ -66,7 +71,7 @@ impl Built {
     }
 
     pub(super) fn load(&self) -> Result<Policy, PolicyLoadError> {
-        Policy::load(&self.path(), None, &PolicySettings::default())
+        Policy::load(&self.path(), None, &patient())
     }
 }
 

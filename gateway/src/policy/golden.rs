@@ -5,8 +5,8 @@ use proptest::test_runner::{Config, TestRunner};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::fixtures::{build, policies};
-use super::{Engine, Policy, PolicyInput, PolicySettings};
+use super::fixtures::{build, patient, policies};
+use super::{Engine, Policy, PolicyInput};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -38,7 +38,7 @@ fn check(golden: &str) {
     let text = std::fs::read_to_string(policies().join("golden").join(golden)).unwrap();
     let golden: Golden = serde_json::from_str(&text).unwrap();
     let folder = policies().join("golden").join(golden.policy);
-    let source = Policy::load(&folder, None, &PolicySettings::default()).unwrap();
+    let source = Policy::load(&folder, None, &patient()).unwrap();
     let built = build(&folder, "agent/authz");
     let bundle = built.as_ref().map(|built| built.load().unwrap());
     assert!(!golden.cases.is_empty());
@@ -132,7 +132,7 @@ fn default() -> impl Strategy<Value = Value> {
 }
 
 fn never_differ(folder: &str, inputs: impl Strategy<Value = Value>) {
-    let policy = Policy::load(&policies().join(folder), None, &PolicySettings::default()).unwrap();
+    let policy = Policy::load(&policies().join(folder), None, &patient()).unwrap();
     let Engine::Source(source) = &policy.engine else { panic!("{folder} is source") };
     assert!(source.is_compiled(), "{folder}: {:?}", policy.notes());
     let allowed = std::cell::Cell::new(0);

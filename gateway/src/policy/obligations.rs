@@ -45,6 +45,10 @@ pub(super) fn enforceable(answer: Option<&Value>, executor: &Executor, rows: Opt
     let mut obligations = read(answer)?;
     obligations.timeout = obligations.timeout.map(|timeout| timeout.min(executor.timeout));
     obligations.output_limit = obligations.output_limit.map(|limit| limit.min(executor.output_limit));
+    // A pod with an account has its pod's network: nothing here narrows that.
+    if obligations.egress.is_some() && executor.service_account.is_some() {
+        return Err("egress".to_owned());
+    }
     if let Some(egress) = &obligations.egress
         && !egress.iter().all(|destination| executor.network.contains(destination))
     {
@@ -63,7 +67,7 @@ pub(super) fn enforceable(answer: Option<&Value>, executor: &Executor, rows: Opt
 const fn isolation(backend: BackendKind) -> Option<Isolation> {
     match backend {
         BackendKind::Wasm => Some(Isolation::Wasm),
-        BackendKind::Docker => Some(Isolation::Container),
+        BackendKind::Docker | BackendKind::Kubernetes => Some(Isolation::Container),
         _ => None,
     }
 }
@@ -116,6 +120,19 @@ mod tests {
 
     fn wasm(demanded: Value) -> Result<Obligations, String> {
         enforceable(Some(&demanded), &executor(BackendKind::Wasm), Some("/rows"))
+    }
+
+    #[test]
+    fn a_pod_is_a_container_and_its_network_is_not_narrowed_here() {
+        let demand = |demanded: Value, account: Option<&str>| {
+            let mut pod = executor(BackendKind::Kubernetes);
+            pod.network = Vec::new();
+            pod.service_account = account.map(str::to_owned);
+            enforceable(Some(&demanded), &pod, None)
+        };
+        assert!(demand(json!({"isolation": "container"}), None).is_ok());
+        assert!(demand(json!({"egress": []}), None).is_ok());
+        assert_eq!(demand(json!({"egress": []}), Some("mayfly-tool-look")), Err("egress".to_owned()));
     }
 
     #[test]

@@ -74,10 +74,9 @@ impl SourcePolicy {
             notes
                 .push(Problem::general(format!("note: no rule of package {package} is called `allow`, so every call is denied")));
         }
-        let view_package = format!("{package}.visible");
         let policy = Self {
-            // A package of that name would be a document under the same path.
-            has_view: rules.all.iter().any(|rule| rule.is(package, "visible") || rule.package.starts_with(&view_package)),
+            // Whoever defines it, in whatever package and by whatever path, writes the word.
+            has_view: contents.sources.iter().any(|source| source.text.contains("visible")),
             interpreter: engine,
             interpreters: Mutex::default(),
             decision,

@@ -47,6 +47,7 @@ pub struct Metrics {
     pools: pools::Pools,
     reload_failures: Counter,
     spans_dropped: Counter,
+    scraping: Mutex<()>,
     /// What each backend's counters said at the last look.
     seen: Mutex<BTreeMap<BackendKind, sandboxes::Seen>>,
 }
@@ -107,6 +108,7 @@ impl Metrics {
             pools: pools::Pools::new(r),
             reload_failures: enter(r, metric::RELOAD_FAILURES, "Changed tools or policies that were refused", Counter::default()),
             spans_dropped: enter(r, metric::SPANS_DROPPED, "Spans that were not exported", Counter::default()),
+            scraping: Mutex::default(),
             seen: Mutex::default(),
             registry,
         }

@@ -82,6 +82,13 @@ impl Drop for SandboxWatch {
 }
 
 impl Metrics {
+    /// Everything, as of now. One scraper at a time: what is shown of pools is put together anew.
+    pub fn scrape(&self, dispatcher: &Dispatcher) -> String {
+        let _one = self.scraping.lock();
+        self.look_at(dispatcher);
+        self.render()
+    }
+
     /// Reads the dispatcher's counters: orphans, sandboxes that are being removed, pools.
     pub fn look_at(&self, dispatcher: &Dispatcher) {
         let pools = dispatcher.pools();
