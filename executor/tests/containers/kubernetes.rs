@@ -121,8 +121,9 @@ async fn a_tool_acts_as_its_own_account_and_only_while_its_pod_lives() {
     let spec = SandboxSpec { source: Source::Pod(pod), ..spec(&image) };
     let folder = "/var/run/secrets/kubernetes.io/serviceaccount";
     let id = SandboxId::generate();
-    let sandbox = backend.start(id, &spec).await.unwrap();
+    let mut sandbox = backend.start(id, &spec).await.unwrap();
     let show = invocation(&["/tool", "show", folder, &format!("{folder}/token"), &format!("{folder}/namespace")]);
+    sandbox.mint(&show).await.unwrap();
     let report = sandbox.invoke(show, &Listener::default()).await.unwrap();
     let seen = String::from_utf8(report.stdout.to_vec()).unwrap();
     let listed = |name: &str| seen.lines().any(|line| line == name);
