@@ -1,11 +1,13 @@
 # A Docker engine: the one that answers, or one of our own that ends with this script. And the base image of the shipped tools.
 docker_announce() {
+  skips DOCKER && return
   if docker info >/dev/null 2>&1; then note "Docker Engine: $(docker version -f '{{.Server.Version}}')"
   else note "Docker Engine: none answers; docker.io will be installed and an engine started under target/tests/docker"; fi
   note "Base image debian:bookworm-slim: the one here, or pulled, or made with debootstrap"
 }
 
 docker_ready() {
+  skips DOCKER >/dev/null && return
   docker info >/dev/null 2>&1 && return
   [ "$(uname -s)" = Linux ] || die "start a Docker engine first: on this system the script cannot"
   command -v dockerd >/dev/null && command -v iptables >/dev/null || apt_install docker.io iptables
@@ -25,6 +27,7 @@ docker_ready() {
 docker_stop() { [ -z "${DOCKERD_PID:-}" ] || { kill "$DOCKERD_PID" 2>/dev/null; wait "$DOCKERD_PID" 2>/dev/null || true; }; }
 
 base_image_ready() {
+  skips DOCKER >/dev/null && return
   docker image inspect "$1" >/dev/null 2>&1 && return
   timeout 60 docker pull --quiet "$1" >/dev/null 2>&1 && return
   note "no registry answers: making $1 with debootstrap (about a minute, once)"

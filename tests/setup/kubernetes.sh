@@ -5,6 +5,7 @@ source tests/setup/go.sh
 kubernetes_version() { sed -n 's#^\tk8s.io/kubernetes ##p' tests/cluster/go.mod; }
 
 kubernetes_announce() {
+  skips KUBERNETES && return
   if [ -n "${KUBECONFIG:-}" ]; then
     note "Kubernetes: the cluster of KUBECONFIG=$KUBECONFIG, with the registry ${MAYFLY_TEST_REGISTRY:-(MAYFLY_TEST_REGISTRY is missing)}"
   elif kubenode_is_built; then note "Kubernetes: a node of our own ($(kubernetes_version)) under target/tests/cluster"
@@ -12,9 +13,12 @@ kubernetes_announce() {
 }
 
 kubernetes_ready() {
+  skips KUBERNETES >/dev/null && return
+  skips DOCKER >/dev/null && die "MAYFLY_TEST_SKIP_DOCKER=1 needs MAYFLY_TEST_SKIP_KUBERNETES=1 beside it: images are built with Docker"
   if [ -n "${KUBECONFIG:-}" ]; then
     [ -n "${MAYFLY_TEST_REGISTRY:-}" ] || die "KUBECONFIG names a cluster, but MAYFLY_TEST_REGISTRY does not name a registry (HOST:PORT) \
 that both its nodes and the Docker engine reach, for the images of the tests. Set it, or unset KUBECONFIG and a cluster of our own is started"
+    command -v kubectl >/dev/null || die "the tests look into the cluster of KUBECONFIG with kubectl; put one on the PATH"
     return
   fi
   [ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ] || die "no cluster can be started here, that needs Linux and root: \

@@ -10,6 +10,12 @@ apt_install() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+# skips DOCKER|KUBERNETES: whether the environment says to leave it out. Said aloud, here and by each test that is not run.
+skips() {
+  local variable=MAYFLY_TEST_SKIP_$1
+  [ "${!variable:-}" = 1 ] && note "SKIPPED, as $variable=1 says: nothing of it is installed, started or tested"
+}
+
 # at_exit FUNCTION: calls it when the script ends, the last one first. A trap of its own would replace the one before.
 AT_EXIT=()
 at_exit() { AT_EXIT=("$1" "${AT_EXIT[@]}"); trap run_at_exit EXIT; }
