@@ -9,7 +9,7 @@ use kube::api::{AttachParams, AttachedProcess, ListParams, PostParams};
 use tokio::io::{AsyncReadExt, ReadHalf, SimplexStream, WriteHalf};
 use tokio::time::{sleep, timeout};
 
-use super::cluster::{Cluster, answered};
+use super::cluster::{Cluster, ClusterError, answered};
 use super::job::CONTAINER;
 use super::job_name;
 use super::stage::{Stage, stage, verdict};
@@ -25,6 +25,8 @@ use crate::{BackendKind, Host, Sandbox, SandboxId};
 const NOTICE: Duration = Duration::from_secs(5);
 /// How long a pod that no node takes is waited for. What is being removed gives its room back within that.
 const NO_NODE: Duration = Duration::from_secs(5);
+/// How soon a container that does not run yet is asked for again.
+const AGAIN: Duration = Duration::from_millis(100);
 /// How long a Job may have no pod before it is asked why.
 const NO_POD: Duration = Duration::from_millis(500);
 /// How much of a stream is held for whoever reads more slowly. One frame may be longer.
@@ -35,7 +37,7 @@ const LAST_WORDS: u64 = 1024;
 /// A running pod whose executor has said hello.
 pub(super) struct KubernetesSandbox {
     id: SandboxId,
-    pod: Running,
+    pod: Placed,
     service_account: Option<String>,
     /// What was minted for its call.
     files: Vec<SecretFile>,
@@ -44,63 +46,56 @@ pub(super) struct KubernetesSandbox {
     _stream: AttachedProcess,
 }
 
-/// A pod that runs.
-struct Running {
+/// A pod that has a node.
+struct Placed {
     cluster: Arc<Cluster>,
     id: SandboxId,
     name: String,
     uid: String,
 }
 
-/// Creates a Job, waits for its pod to run and attaches to it. What was created when this fails, or is dropped, is destroyed under
-/// its id.
+/// A stream to an executor that has said hello.
+struct Attached {
+    session: Session<ReadHalf<SimplexStream>, WriteHalf<SimplexStream>>,
+    stream: AttachedProcess,
+}
+
+/// Why there is none.
+enum NotAttached {
+    /// The cluster did not let us.
+    Refused(ClusterError),
+    /// What answered did not say hello, and this on its standard error.
+    NotGreeted { why: String, words: String },
+}
+
+/// Creates a Job and attaches to its pod. What was created when this fails, or is dropped, is destroyed under its id.
 pub(super) async fn start(
     cluster: Arc<Cluster>,
     id: SandboxId,
     spec: &SandboxSpec,
     body: Job,
 ) -> Result<KubernetesSandbox, StartError> {
-    let Source::Pod(source) = &spec.source else {
-        return Err(StartError::Refused { backend: BackendKind::Kubernetes, detail: "it is not made for a pod".into() });
-    };
+    let Source::Pod(source) = &spec.source else { return Err(refused("it is not made for a pod".into())) };
     answered(cluster.jobs().create(&PostParams::default(), &body)).await?;
-    let (name, uid) = running(&cluster, id).await?;
-    let params = AttachParams {
-        container: Some(CONTAINER.into()),
-        stdin: true,
-        stdout: true,
-        stderr: true,
-        max_stdin_buf_size: Some(BUFFER),
-        max_stdout_buf_size: Some(BUFFER),
-        ..AttachParams::default()
-    };
-    let mut stream = answered(cluster.pods().attach(&name, &params)).await?;
-    let pod = Running { cluster, id, name, uid };
-    let refused = |detail: String| StartError::Refused { backend: BackendKind::Kubernetes, detail };
-    let (Some(read), Some(write)) = (stream.stdout(), stream.stdin()) else {
-        return Err(refused("its streams are missing".into()));
-    };
-    match Session::greet(read, write).await {
-        Ok(session) => Ok(KubernetesSandbox {
-            id,
-            pod,
-            service_account: source.service_account.clone(),
-            files: Vec::new(),
-            session,
-            _stream: stream,
-        }),
-        Err(why) => {
-            let words = last_words(&mut stream).await;
-            let end = pod.lost(&why).await.to_string();
-            Err(refused(if words.is_empty() { end } else { format!("{end}: {words}") }))
-        }
-    }
+    let (name, uid) = placed(&cluster, id).await?;
+    let pod = Placed { cluster, id, name, uid };
+    let Attached { session, stream } = pod.attached().await?;
+    let service_account = source.service_account.clone();
+    Ok(KubernetesSandbox { id, pod, service_account, files: Vec::new(), session, _stream: stream })
 }
 
-/// Waits until the pod runs; answers its name and uid.
-async fn running(cluster: &Cluster, id: SandboxId) -> Result<(String, String), StartError> {
+fn with(detail: String, words: &str) -> String {
+    if words.is_empty() { detail } else { format!("{detail}: {words}") }
+}
+
+fn refused(detail: String) -> StartError {
+    StartError::Refused { backend: BackendKind::Kubernetes, detail }
+}
+
+/// Waits until the pod has a node; answers its name and uid.
+async fn placed(cluster: &Cluster, id: SandboxId) -> Result<(String, String), StartError> {
     let watching = cluster.seen().until(id, |pod| match stage(pod?) {
-        Stage::Running => {
+        Stage::Placed | Stage::Running => {
             let metadata = &pod?.metadata;
             Some(Ok((metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default())))
         }
@@ -142,11 +137,7 @@ async fn no_pod(cluster: &Cluster, id: SandboxId) -> StartError {
         let Ok(events) = answered(events.list(&ListParams::default().fields(&fields))).await else { continue };
         if let Some(detail) = events.items.into_iter().find_map(|event| event.message) {
             let backend = BackendKind::Kubernetes;
-            return if detail.contains("exceeded quota") {
-                StartError::NoRoom { backend, detail }
-            } else {
-                StartError::Refused { backend, detail }
-            };
+            return if detail.contains("exceeded quota") { StartError::NoRoom { backend, detail } } else { refused(detail) };
         }
     }
 }
@@ -193,7 +184,58 @@ impl Sandbox for KubernetesSandbox {
     }
 }
 
-impl Running {
+impl Placed {
+    /// Attaches as soon as the container runs. The kubelet knows that up to a second before it tells the cluster, so it is asked again
+    /// and again: until it agrees, or has told that the container runs and still does not.
+    async fn attached(&self) -> Result<Attached, StartError> {
+        let seen = self.cluster.seen();
+        let mut words = String::new();
+        loop {
+            let told = match seen.of(self.id).as_deref().map(stage) {
+                Some(Stage::Failed(StartError::Refused { detail, .. })) => return Err(refused(with(detail, &words))),
+                Some(Stage::Failed(error)) => return Err(error),
+                Some(Stage::Running) => true,
+                _ => false,
+            };
+            match self.attach().await {
+                Ok(attached) => return Ok(attached),
+                Err(failed) if told => return Err(self.explained(failed).await),
+                Err(NotAttached::NotGreeted { words: said, .. }) => words = said,
+                Err(NotAttached::Refused(_)) => {}
+            }
+            let news = |pod: Option<&_>| matches!(stage(pod?), Stage::Running | Stage::Failed(_)).then_some(());
+            let _ = timeout(AGAIN, seen.until(self.id, news)).await;
+        }
+    }
+
+    async fn attach(&self) -> Result<Attached, NotAttached> {
+        let params = AttachParams {
+            container: Some(CONTAINER.into()),
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            max_stdin_buf_size: Some(BUFFER),
+            max_stdout_buf_size: Some(BUFFER),
+            ..AttachParams::default()
+        };
+        let mut stream = answered(self.cluster.pods().attach(&self.name, &params)).await.map_err(NotAttached::Refused)?;
+        let (Some(read), Some(write)) = (stream.stdout(), stream.stdin()) else {
+            return Err(NotAttached::NotGreeted { why: "its streams are missing".into(), words: String::new() });
+        };
+        match Session::greet(read, write).await {
+            Ok(session) => Ok(Attached { session, stream }),
+            Err(why) => Err(NotAttached::NotGreeted { why, words: last_words(&mut stream).await }),
+        }
+    }
+
+    /// Why a container that runs could not be attached to.
+    async fn explained(&self, failed: NotAttached) -> StartError {
+        match failed {
+            NotAttached::Refused(error) => error.into(),
+            NotAttached::NotGreeted { why, words } => refused(with(self.lost(&why).await.to_string(), &words)),
+        }
+    }
+
     /// Why a session was lost, now that the stream is gone.
     async fn lost(&self, why: &str) -> RunError {
         let known = self.cluster.seen().until(self.id, |pod| verdict(why, pod));

@@ -13,6 +13,8 @@ pub(super) enum Stage {
     Waiting,
     /// No node has room for it, or none is meant for it. That may change.
     Unschedulable(String),
+    /// It has a node, whose kubelet has not told yet that its container runs. It may.
+    Placed,
     /// Its container runs.
     Running,
     /// It will never run.
@@ -61,6 +63,7 @@ pub(super) fn stage(pod: &Pod) -> Stage {
         Some(condition) if condition.status == "False" => {
             Stage::Unschedulable(condition.message.clone().unwrap_or_else(|| "no node takes it".into()))
         }
+        _ if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()) => Stage::Placed,
         _ => Stage::Waiting,
     }
 }
@@ -121,6 +124,9 @@ mod tests {
         assert!(matches!(stage(&pod(json!({}))), Stage::Waiting));
         assert!(matches!(stage(&in_state(json!({"waiting": {"reason": "ContainerCreating"}}))), Stage::Waiting));
         assert!(matches!(stage(&in_state(json!({"running": {}}))), Stage::Running));
+        let mut placed = in_state(json!({"waiting": {"reason": "ContainerCreating"}}));
+        placed.spec = Some(k8s_openapi::api::core::v1::PodSpec { node_name: Some("n".into()), ..Default::default() });
+        assert!(matches!(stage(&placed), Stage::Placed));
         let no_node = json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}]});
         assert!(matches!(stage(&pod(no_node)), Stage::Unschedulable(why) if why.contains("0/1")));
         let missing = stage(&in_state(json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}})));
