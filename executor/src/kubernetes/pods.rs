@@ -102,3 +102,84 @@ async fn watch(api: Api<Pod>, config: watcher::Config, seen: Arc<Seen>) {
 fn sandbox(pod: &Pod) -> Option<SandboxId> {
     pod.metadata.labels.as_ref()?.get(LABEL_SANDBOX)?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// An API server that gives these answers, one a request, and then none; with what it was asked.
+    fn server(answers: Vec<(u16, Vec<Value>)>) -> (Client, Arc<Mutex<Vec<String>>>) {
+        let (answers, asked) = (Arc::new(Mutex::new(VecDeque::from(answers))), Arc::<Mutex<Vec<String>>>::default());
+        let requests = asked.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            requests.lock().push(request.uri().to_string());
+            let next = answers.lock().pop_front();
+            async move {
+                let Some((status, lines)) = next else { return std::future::pending().await };
+                let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+                Ok::<_, std::io::Error>(Response::builder().status(status).body(Body::from(text.into_bytes())).unwrap())
+            }
+        });
+        (Client::new(service, "sandboxes"), asked)
+    }
+
+    fn pod(id: SandboxId, phase: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "Pod", "status": {"phase": phase}, "metadata": {
+            "name": format!("mayfly-{id}-abcde"), "resourceVersion": "7", "labels": {LABEL_SANDBOX: id.to_string()},
+        }})
+    }
+
+    fn list(pods: &[Value]) -> (u16, Vec<Value>) {
+        (200, vec![json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "7"}, "items": pods})])
+    }
+
+    fn failure(code: u16, reason: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason, "metadata": {}})
+    }
+
+    fn phase(pod: Option<&Pod>) -> Option<String> {
+        pod?.status.as_ref()?.phase.clone()
+    }
+
+    /// What an API server does to a watch that is open for long: turns it away, forgets where it was, closes it, breaks.
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_survives_a_429_an_error_event_and_a_closed_stream() {
+        let [gone, first, second, third] = std::array::from_fn(|_| SandboxId::generate());
+        let (client, asked) = server(vec![
+            (429, vec![failure(429, "TooManyRequests")]),
+            list(&[pod(gone, "Running"), pod(first, "Pending")]),
+            // It forgot where we were, and the list of after says what has changed.
+            (200, vec![json!({"type": "ERROR", "object": failure(410, "Expired")})]),
+            list(&[pod(first, "Running")]),
+            // It closes the stream after an event.
+            (200, vec![json!({"type": "ADDED", "object": pod(second, "Running")})]),
+            (500, vec![failure(500, "InternalError")]),
+            (
+                200,
+                vec![
+                    json!({"type": "ADDED", "object": pod(third, "Running")}),
+                    json!({"type": "DELETED", "object": pod(second, "Running")}),
+                ],
+            ),
+        ]);
+        let pods = Pods::follow(Api::namespaced(client, "sandboxes"), InstanceId(uuid::Uuid::nil()));
+        let running = |pod: Option<&Pod>| (phase(pod)? == "Running").then_some(());
+        let all = async {
+            pods.until(first, running).await;
+            assert!(pods.of(gone).is_none(), "what the new list does not have is gone");
+            pods.until(third, running).await;
+            pods.until(second, |pod| pod.is_none().then_some(())).await;
+        };
+        tokio::time::timeout(Duration::from_secs(300), all).await.unwrap_or_else(|_| panic!("{:#?}", asked.lock()));
+        let asked = asked.lock();
+        assert!(asked.iter().all(|uri| uri.contains("labelSelector=mayfly.dev")), "{asked:#?}");
+    }
+}
