@@ -2,6 +2,7 @@
 //!
 //! Needs a cluster and a registry (see [`cluster`](crate::cluster::cluster)), and a Docker Engine to build the image with.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -10,7 +11,7 @@ use mayfly_executor::conformance::{self, Fixture, Fixtures, Scenario};
 use mayfly_executor::error::{RunError, StartError};
 use mayfly_executor::kubernetes::{job, job_name};
 use mayfly_executor::spec::{SandboxSpec, Source};
-use mayfly_executor::wire::Exit;
+use mayfly_executor::wire::{Exit, SecretFile};
 use mayfly_executor::{Backend, SandboxId};
 
 use crate::cluster::{Cluster, NAMESPACE, READER, backend, cluster, destroyed, pod_name, pods, spec};
@@ -46,17 +47,51 @@ async fn nothing_of_a_call_is_in_the_cluster() {
     let mut call = invocation(&["/tool", "echo", "canary-argument"]);
     call.stdin = b"\"canary-input\"".to_vec().into();
     call.environment.insert("SECRET".into(), "canary-secret".into());
+    let folder = "/var/run/secrets/kubernetes.io/serviceaccount";
+    call.files.push(SecretFile::new(format!("{folder}/canary"), b"canary-file".to_vec()));
     let report = sandbox.invoke(call, &Listener::default()).await.unwrap();
     assert_eq!(report.stdout, "{\"echo\": \"canary-input\"}");
     let pod = pods(&client, id).await.remove(0);
     let name = pod.metadata.name.clone().unwrap();
     let job = Api::<k8s_openapi::api::batch::v1::Job>::namespaced(client.clone(), NAMESPACE).get(&job_name(id)).await.unwrap();
     let api = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
-    // What lies in the node's log file: frames, sealed.
     let log = api.logs(&name, &LogParams::default()).await.unwrap_or_default();
+    let events = Api::<k8s_openapi::api::core::v1::Event>::namespaced(client.clone(), NAMESPACE);
+    let events = events.list(&kube::api::ListParams::default()).await.unwrap().items;
+    let told = |event: &k8s_openapi::api::core::v1::Event| event.involved_object.name.as_ref() == Some(&name);
+    assert!(events.iter().any(told), "no event tells of the pod");
+    // What lies on the node's disk, while the pod is still there: frames, sealed. And what lies in etcd.
+    on_disk(&["podlogs"], &name);
+    on_disk(&["etcd", "log"], &id.to_string());
     destroyed(&backend, id).await;
-    let seen = serde_json::to_string(&(pod, job)).unwrap() + &log;
+    let seen = serde_json::to_string(&(pod, job, events)).unwrap() + &log;
     assert!(seen.contains("mayfly.dev/sandbox") && !seen.contains("canary"), "{seen}");
+    on_disk(&["etcd", "log", "podlogs"], &id.to_string());
+}
+
+/// These folders of the cluster tell of `name`, in a file or by a file's own name, and of nothing that a call brings along.
+fn on_disk(folders: &[&str], name: &str) {
+    let Some(cluster) = std::env::var_os("MAYFLY_TEST_CLUSTER").map(PathBuf::from) else {
+        eprintln!("SKIPPED: KUBECONFIG is somebody's cluster, whose etcd and whose nodes' files are not looked into");
+        return;
+    };
+    let has = |bytes: &[u8], word: &str| bytes.windows(word.len()).any(|window| window == word.as_bytes());
+    let mut folders: Vec<PathBuf> = folders.iter().map(|folder| cluster.join(folder)).collect();
+    let mut told = false;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+            told |= entry.path().to_string_lossy().contains(name);
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            // Other tests' pods come and go.
+            let Ok(bytes) = std::fs::read(entry.path()) else { continue };
+            told |= has(&bytes, name);
+            assert!(!has(&bytes, "canary-"), "{} holds something of a call", entry.path().display());
+        }
+    }
+    assert!(told, "nothing there tells of {name}: it was not looked where it lies");
 }
 
 #[tokio::test]
