@@ -5,20 +5,34 @@ use std::path::PathBuf;
 use reqwest::Method;
 use serde_json::json;
 
-use super::client::{AdminClient, DEFAULT_SOCKET};
+use super::client::AdminClient;
 use super::output::{Format, note, print, table};
 use super::{Exit, Failure};
+use crate::config::Config;
 use crate::http::admin::{AgentRequest, AgentView, NewAgent};
 
 /// What every command needs that speaks to administration.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AdminOptions {
-    /// The administration socket of the running gateway
-    #[arg(long, global = true, env = "MAYFLY_SOCKET", default_value = DEFAULT_SOCKET)]
-    pub socket: PathBuf,
+    /// The administration socket of the running gateway [default: where the configuration says, with `MAYFLY_CONFIG` and
+    /// `MAYFLY_DATA_DIR` as for `serve`]
+    #[arg(long, global = true, env = "MAYFLY_SOCKET")]
+    socket: Option<PathBuf>,
     /// The form of the output
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub output: Format,
+}
+
+impl AdminOptions {
+    /// A client of the gateway that was meant.
+    ///
+    /// # Errors
+    /// A configuration that does not load.
+    pub fn client(&self) -> Result<AdminClient, Failure> {
+        let configured = || Config::load(None).map(|config| config.admin_socket());
+        let socket = self.socket.clone().map_or_else(configured, Ok);
+        Ok(AdminClient::new(socket.map_err(|error| Failure::new(Exit::Invalid, error.to_string()))?))
+    }
 }
 
 /// Manage the agents that may call.
@@ -65,7 +79,7 @@ impl AgentCommand {
     /// # Errors
     /// [`Failure`].
     pub async fn run(self) -> Result<Exit, Failure> {
-        let client = AdminClient::new(self.options.socket);
+        let client = self.options.client()?;
         let output = self.options.output;
         match self.verb {
             Verb::Add { name, user } => {
@@ -130,7 +144,7 @@ mod tests {
             [&["agent", "add", "a", "-o", "json", "--socket", "/s"], &["agent", "--socket", "/s", "-o", "json", "add", "a"]]
         {
             let command = Line::try_parse_from(line).unwrap().agent;
-            assert_eq!((command.options.output, command.options.socket), (Format::Json, PathBuf::from("/s")));
+            assert_eq!((command.options.output, command.options.socket), (Format::Json, Some(PathBuf::from("/s"))));
         }
         assert!(Line::try_parse_from(["agent"]).is_err());
     }

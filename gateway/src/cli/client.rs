@@ -18,9 +18,6 @@ use crate::call::{CallState, CallView};
 use crate::gateway::SpanView;
 use crate::http::problem::Problem;
 
-/// Where a gateway that was started without configuration is administered.
-pub const DEFAULT_SOCKET: &str = ".mayfly/admin.sock";
-
 /// Longest answer taken from a gateway.
 const MAX_ANSWER: usize = 64 << 20;
 

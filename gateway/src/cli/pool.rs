@@ -4,7 +4,6 @@ use clap::Subcommand;
 use reqwest::Method;
 
 use super::agent::AdminOptions;
-use super::client::AdminClient;
 use super::output::{print, table};
 use super::{Exit, Failure};
 use crate::http::admin::PoolView;
@@ -32,7 +31,7 @@ impl PoolCommand {
     /// [`Failure`].
     pub async fn run(self) -> Result<Exit, Failure> {
         let Verb::List { options } = self.verb;
-        let pools: Vec<PoolView> = AdminClient::new(options.socket).ask(Method::GET, &["pools"], None).await?;
+        let pools: Vec<PoolView> = options.client()?.ask(Method::GET, &["pools"], None).await?;
         print(&options.output.render(&pools, |pools| listed(pools))?)?;
         Ok(Exit::Ok)
     }

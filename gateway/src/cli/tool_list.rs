@@ -3,7 +3,6 @@
 use reqwest::Method;
 
 use super::agent::AdminOptions;
-use super::client::AdminClient;
 use super::output::{print, table};
 use super::{Exit, Failure};
 use crate::http::admin::ToolStatus;
@@ -21,7 +20,7 @@ impl ToolListCommand {
     /// # Errors
     /// [`Failure`].
     pub async fn run(self) -> Result<Exit, Failure> {
-        let tools: Vec<ToolStatus> = AdminClient::new(self.options.socket).ask(Method::GET, &["tools"], None).await?;
+        let tools: Vec<ToolStatus> = self.options.client()?.ask(Method::GET, &["tools"], None).await?;
         print(&self.options.output.render(&tools, |tools| listed(tools))?)?;
         Ok(Exit::Ok)
     }
