@@ -95,6 +95,8 @@ pub struct CallView {
     pub is_error: Option<bool>,
     /// What the tool wrote: JSON if it wrote JSON, text otherwise; of a failed tool, what it had to say.
     pub result: Option<Value>,
+    /// Whether the tool may have had an effect: before an interrupted call is made again, look. `null` until the call is over.
+    pub may_have_run: Option<bool>,
     /// The policy decision it rests on.
     pub decision_id: Option<String>,
     /// W3C trace id, 32 hex digits.

@@ -66,6 +66,7 @@ impl LiveCall {
             state: CallState::Running,
             is_error: None,
             result: None,
+            may_have_run: None,
             decision_id: None,
             trace_id: trace.trace_id(),
             duration_ms: None,

@@ -235,6 +235,7 @@ impl Record {
         view.state = outcome_state(end);
         view.is_error = Some(!matches!(end, Ok(inspected) if !inspected.is_error));
         view.result = end.as_ref().ok().map(|inspected| inspected.result.clone());
+        view.may_have_run = outcome.may_have_run;
         view.duration_ms = Some(outcome.duration_ms);
         view
     }

@@ -90,6 +90,7 @@ impl CallRow {
     pub fn view(self) -> CallView {
         let Self { intent, state, outcome } = self;
         let (is_error, duration_ms) = outcome.as_ref().map(|o| (o.is_error, o.duration_ms)).unzip();
+        let may_have_run = outcome.as_ref().and_then(|o| o.may_have_run);
         CallView {
             id: intent.call_id,
             tool: intent.tool,
@@ -98,6 +99,7 @@ impl CallRow {
             state,
             is_error,
             result: outcome.and_then(|o| o.result).map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
+            may_have_run,
             decision_id: intent.decision_id,
             trace_id: intent.trace_id,
             duration_ms,
