@@ -6,20 +6,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use mayfly_tests::harness::{Agent, Mayfly, Setup, cli, root};
+use mayfly_tests::harness::{Agent, Engine, Mayfly, Setup, cli, root};
 use serde_json::{Value, json};
 
 fn build(tool: &str) {
     let (code, _, err) = cli(&["tool", "build", "--network", "host", &format!("images/{tool}")]);
     assert_eq!(code, 0, "{err}");
-}
-
-fn without_docker() -> bool {
-    let skipped = std::env::var("MAYFLY_TEST_SKIP_DOCKER").is_ok_and(|v| v == "1");
-    if skipped {
-        eprintln!("SKIPPED, as MAYFLY_TEST_SKIP_DOCKER=1 says: nothing of Docker is tested");
-    }
-    skipped
 }
 
 /// `images/TOOL` in a gateway with the shipped policy, `change`d if need be.
@@ -95,7 +87,7 @@ async fn http_probe_reaches_what_is_listed_and_nothing_else() {
 
 #[tokio::test]
 async fn code_executor_runs_python_within_its_limits() {
-    if without_docker() {
+    if Engine::docker().is_none() {
         return;
     }
     let mayfly = gateway("code_executor", |yaml| yaml.replace("timeout: 30s", "timeout: 8s")).start();
@@ -129,7 +121,7 @@ async fn code_executor_runs_python_within_its_limits() {
 
 #[tokio::test]
 async fn git_log_reads_a_mounted_repository_and_refs_are_no_options() {
-    if without_docker() {
+    if Engine::docker().is_none() {
         return;
     }
     let repository = tempfile::tempdir_in("/var/tmp").unwrap();

@@ -9,10 +9,16 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 mod agent;
+pub mod busy;
+mod engines;
+mod ledger;
+pub mod own;
 mod running;
 pub mod tools;
 
 pub use agent::{Agent, Answer, client};
+pub use engines::{Engine, Kind, until};
+pub use ledger::Ledger;
 pub use running::Mayfly;
 
 /// The workspace's root.
@@ -43,7 +49,12 @@ pub fn mayfly() -> &'static Path {
 
 /// Runs `mayfly` with `args` to its end: exit code, standard output, standard error.
 pub fn cli(args: &[&str]) -> (i32, String, String) {
-    let output = Command::new(mayfly()).args(args).current_dir(root()).output().expect("mayfly runs");
+    cli_with(&[], args)
+}
+
+fn cli_with(env: &[(String, String)], args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(mayfly());
+    let output = command.args(args).envs(env.iter().cloned()).current_dir(root()).output().expect("mayfly runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
@@ -107,6 +118,32 @@ impl Setup {
             std::fs::write(folder.join("tool.wasm"), wat::parse_str(wat).expect("wat")).expect("the module");
         }
         self
+    }
+
+    /// Adds a tool whose image is made of `dockerfile`, builds it, and turns its engine on. `executor` is what its `tool.yaml` says
+    /// beyond [`tools::container`]'s defaults, a `timeout` among it.
+    #[must_use]
+    pub fn container(self, engine: &Engine, name: &str, dockerfile: &str, executor: &str) -> Self {
+        let mut setup = self.tool(name, &tools::container(engine.kind, name, executor), None);
+        let folder = setup.dir.path().join("tools").join(name);
+        std::fs::write(folder.join("Dockerfile"), dockerfile).expect("the Dockerfile");
+        let folder = folder.to_str().expect("UTF-8").to_owned();
+        setup.env.extend(engine.env.iter().cloned());
+        let build = |args: &[&str]| {
+            let (code, _, err) = cli_with(&engine.env, &[&["tool", "build"], args, &[&folder]].concat());
+            assert_eq!(code, 0, "{err}");
+        };
+        match engine.kind {
+            Kind::Docker => {
+                build(&[]);
+                setup.set("/docker/enabled", json!("always"))
+            }
+            Kind::Kubernetes => {
+                build(&["--push", &engine.registry()]);
+                engine.namespace(Engine::NAMESPACE);
+                setup.set("/kubernetes", json!({"enabled": "always", "namespace": Engine::NAMESPACE}))
+            }
+        }
     }
 
     /// Uses a folder of tools as it is, such as `images/`.

@@ -89,6 +89,21 @@ impl Mayfly {
         self.dir().join("data/admin.sock")
     }
 
+    /// Its pools, as `mayfly pool list` shows them; `null` while it does not answer.
+    pub fn pools(&self) -> Value {
+        let socket = self.admin_socket();
+        let (_, out, _) = cli(&["pool", "list", "-o", "json", "--socket", socket.to_str().expect("UTF-8")]);
+        serde_json::from_str(&out).unwrap_or_default()
+    }
+
+    /// Waits until every pool is as full as it is to be.
+    pub fn until_pools_are_full(&self, patience: Duration) {
+        super::until("the pools are full", patience, || {
+            let pools = self.pools();
+            pools.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(|pool| pool["idle"] == pool["size"]))
+        });
+    }
+
     /// Registers an agent with the CLI and gives its key.
     pub fn agent(&self, name: &str) -> Agent {
         let socket = self.admin_socket();

@@ -1,5 +1,7 @@
 //! Tools made of a few lines of `.wat`, for promises about the gateway rather than about a tool.
 
+use super::Kind;
+
 /// A `tool.yaml` for a module `tool.wasm`, with `extra` lines at the end and any argument `text` up to 4 KiB.
 pub fn yaml(name: &str, extra: &str) -> String {
     format!(
@@ -8,6 +10,19 @@ pub fn yaml(name: &str, extra: &str) -> String {
          input_schema:\n  type: object\n  properties:\n    text: {{ type: string, maxLength: 4096 }}\n\
          executor:\n  backend: wasm\n  module: tool.wasm\n  timeout: 2s\n  memory: 16Mi\n  output_limit: 64Ki\n{extra}"
     )
+}
+
+/// A `tool.yaml` for an image of `name`, with what `executor` says beside its memory and output limit.
+pub fn container(kind: Kind, name: &str, executor: &str) -> String {
+    let backend = match kind {
+        Kind::Docker => "docker",
+        Kind::Kubernetes => "kubernetes",
+    };
+    yaml(name, &format!("  {executor}\n"))
+        .replace("backend: wasm", &format!("backend: {backend}"))
+        .replace("module: tool.wasm", &format!("image: mayfly-test/{name}:1"))
+        .replace("  timeout: 2s\n", "")
+        .replace("memory: 16Mi", "memory: 64Mi")
 }
 
 /// Writes its standard input to its standard output.

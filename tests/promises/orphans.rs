@@ -1,0 +1,208 @@
+//! Not one orphan: a gateway that is killed at random moments under load, and one that never comes back.
+//!
+//! `MAYFLY_TEST_KILLS` says how often it is killed: a few times in the suite, 50 for the figures in the README. `MAYFLY_TEST_SEED`
+//! repeats the moments of a run.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mayfly_tests::harness::busy::Busy;
+use mayfly_tests::harness::{Agent, Engine, Kind, Mayfly, Setup, until};
+use serde_json::json;
+
+/// After the last kill.
+const CLEAN_WITHIN: Duration = Duration::from_secs(30);
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
+}
+
+/// A gateway with a tool that is kept warm and one that is not, and takes a while.
+fn gateway(engine: &Engine, warm: u32) -> Mayfly {
+    let echo = "FROM debian:bookworm-slim\nENTRYPOINT [\"cat\"]\n";
+    let slow = "FROM debian:bookworm-slim\nENTRYPOINT [\"sh\", \"-c\", \"sleep 1; cat\"]\n";
+    let cpu = "timeout: 20s\n  cpu: '0.1'";
+    Setup::new()
+        .container(engine, "orphan_warm", echo, &format!("{cpu}\n  warm: {warm}"))
+        .container(engine, "orphan_cold", slow, cpu)
+        .start()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_kills_on_docker_leave_nothing() {
+    if let Some(engine) = Engine::docker() {
+        kill_and_kill(&engine, number("MAYFLY_TEST_KILLS", 6)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_kills_on_kubernetes_leave_nothing() {
+    if let Some(engine) = Engine::kubernetes() {
+        kill_and_kill(&engine, number("MAYFLY_TEST_KILLS", 3)).await;
+    }
+}
+
+async fn kill_and_kill(engine: &Engine, kills: u64) {
+    const WARM: u32 = 4;
+    let seed = number("MAYFLY_TEST_SEED", fastrand::u64(..));
+    eprintln!("{:?}: MAYFLY_TEST_SEED={seed} MAYFLY_TEST_KILLS={kills}", engine.kind);
+    let mut moments = fastrand::Rng::with_seed(seed);
+    let mut mayfly = gateway(engine, WARM);
+    let ann = mayfly.agent("ann");
+    let instance = mayfly.ledger().await.instance;
+    mayfly.until_pools_are_full(MINUTE);
+
+    let zombies_before = zombies();
+    let busy = Busy::start(ann.clone(), &[("orphan_warm", 4), ("orphan_cold", 2)]);
+    let (mut stood, mut last_kill) = (0, Instant::now());
+    for _ in 0..kills {
+        tokio::time::sleep(Duration::from_millis(moments.u64(0..3000))).await;
+        mayfly.kill();
+        last_kill = Instant::now();
+        stood += engine.sandboxes(&instance).len();
+        mayfly.launch();
+        busy.moved(&mayfly);
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let seen = busy.stop().await;
+
+    let mut left = BTreeSet::new();
+    let clean = async {
+        loop {
+            let (there, ledger) = (engine.sandboxes(&instance), mayfly.ledger().await);
+            left = there.symmetric_difference(&ledger.sandboxes).cloned().collect();
+            if left.is_empty() && there.len() == WARM as usize && mayfly.pools()[0]["idle"] == WARM {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(CLEAN_WITHIN.saturating_sub(last_kill.elapsed()), clean).await;
+    let took = last_kill.elapsed();
+    assert!(
+        in_time.is_ok(),
+        "{took:?} after the last of {kills} kills: {left:?} is on one side only, pools {}, {:?}",
+        mayfly.pools(),
+        engine.standing(&instance)
+    );
+    let ledger = mayfly.ledger().await;
+    assert_eq!(ledger.running(), 0, "a call is without an outcome: {ledger:?}");
+    let ann = Agent { url: mayfly.url.clone(), ..ann };
+    for (id, state) in seen.answered.iter().rev().take(100) {
+        assert_eq!(ann.get(id).await.body["state"], json!(state), "what was answered is the outcome");
+    }
+    assert!(seen.answered.values().all(|state| state == "succeeded"), "{:?}", seen.answered.values().collect::<BTreeSet<_>>());
+    assert!(seen.problems.is_empty(), "{:?}", seen.problems);
+    until("the dead are buried", CLEAN_WITHIN, || zombies().is_subset(&zombies_before));
+    eprintln!(
+        "{:?}: {kills} kills, {} calls answered, {} interrupted, {stood} sandboxes stood when it was killed; \
+         {:.1} s after the last kill nothing was left but a full pool",
+        engine.kind,
+        seen.answered.len(),
+        ledger.in_state("interrupted"),
+        took.as_secs_f64(),
+    );
+}
+
+/// Processes that ended and that nobody waits for.
+fn zombies() -> BTreeSet<u32> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name, which may hold anything.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+    })
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_docker_a_gateway_that_never_comes_back_leaves_nothing_that_runs() {
+    if let Some(engine) = Engine::docker() {
+        never_comes_back(&engine).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_kubernetes_a_gateway_that_never_comes_back_leaves_nothing_that_runs() {
+    if let Some(engine) = Engine::kubernetes() {
+        never_comes_back(&engine).await;
+    }
+}
+
+/// Two gateways on one engine: one dies for good, the other lives on with what is its own, and clears away what nobody owns.
+async fn never_comes_back(engine: &Engine) {
+    let (mut dying, staying) = (gateway(engine, 2), gateway(engine, 2));
+    let (of_dying, of_staying) = (dying.ledger().await.instance, staying.ledger().await.instance);
+    dying.until_pools_are_full(MINUTE);
+    staying.until_pools_are_full(MINUTE);
+    let kept = engine.sandboxes(&of_staying);
+    let bob = dying.agent("bob");
+    let call = bob.start("orphan_cold", json!({"text": "x"})).await;
+    assert_eq!(call.status, 202, "{call:?}");
+    until("the call has its sandbox", MINUTE, || engine.running(&of_dying).len() == 3);
+
+    // Created and never started, by gateways that are no more: one whose life is over, one whose is not.
+    let (expired, unexpired) = (uuid::Uuid::now_v7().to_string(), uuid::Uuid::now_v7().to_string());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    abandon(engine, &expired, now - 1);
+    abandon(engine, &unexpired, now + 600);
+
+    dying.kill();
+    until("what it had has ended", Duration::from_secs(20), || engine.running(&of_dying).is_empty());
+    until("what is nobody's goes", Duration::from_secs(25), || !engine.sandboxes(&expired).contains(&expired));
+    // Two rounds of the reaper.
+    tokio::time::sleep(Duration::from_secs(21)).await;
+    assert_eq!(engine.sandboxes(&of_staying), kept, "what lives is left alone");
+    assert!(engine.sandboxes(&unexpired).contains(&unexpired), "its gateway may come back for it");
+    let ann = staying.agent("ann");
+    let answer = ann.call("orphan_warm", json!({"text": "x"})).await;
+    assert_eq!((answer.status, &answer.body["result"]["text"]), (200, &json!("x")), "{answer:?}");
+
+    // The test's own leavings, and the ended ones whose gateway might have come back.
+    for instance in [&of_dying, &unexpired] {
+        remove(engine, instance);
+    }
+}
+
+/// A sandbox as a gateway makes it that dies before it starts it. Its instance has the same id as itself.
+fn abandon(engine: &Engine, id: &str, expires: u64) {
+    let labels = [
+        ("mayfly.dev/sandbox", id.to_owned()),
+        ("mayfly.dev/instance", id.to_owned()),
+        ("mayfly.dev/expires-at", expires.to_string()),
+    ];
+    match engine.kind {
+        Kind::Docker => {
+            let labels = labels.map(|(name, value)| format!("--label={name}={value}"));
+            let name = format!("mayfly-{id}");
+            let args: Vec<&str> = ["create", "--name", &name].into_iter().chain(labels.iter().map(String::as_str)).collect();
+            engine.run("docker", &[&args[..], &["debian:bookworm-slim", "true"]].concat(), "");
+        }
+        Kind::Kubernetes => {
+            let labels: serde_json::Map<_, _> = labels.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+            let job = json!({
+                "apiVersion": "batch/v1", "kind": "Job",
+                "metadata": {"name": format!("mayfly-{id}"), "namespace": Engine::NAMESPACE, "labels": labels},
+                "spec": {"suspend": true, "template": {"spec": {
+                    "restartPolicy": "Never", "containers": [{"name": "tool", "image": "none.example/none:1"}],
+                }}},
+            });
+            engine.run("kubectl", &["create", "-f", "-"], &job.to_string());
+        }
+    }
+}
+
+fn remove(engine: &Engine, instance: &str) {
+    for name in engine.standing(instance) {
+        match (engine.kind, name.split_once('/').unwrap()) {
+            (Kind::Docker, (_, name)) => engine.run("docker", &["rm", "--force", name], ""),
+            // Its pod goes with a Job.
+            (Kind::Kubernetes, ("job", name)) => {
+                engine.run("kubectl", &["-n", Engine::NAMESPACE, "delete", "job", "--ignore-not-found", name], "")
+            }
+            (Kind::Kubernetes, _) => String::new(),
+        };
+    }
+}
