@@ -75,8 +75,8 @@ impl Figure {
     pub fn new(name: &str, unit: &'static str, ours: Quantiles, baseline: (&str, Quantiles), aim: Aim) -> Self {
         let ratio = ours.p50 / baseline.1.p50;
         let (aim, met) = match aim {
-            Aim::AtMost(limit) => (format!("<= {limit} {unit}"), Some(ours.p50 <= limit)),
-            Aim::RatioAtMost(limit) => (format!("<= {limit} x"), Some(ratio <= limit)),
+            Aim::AtMost(limit) => (format!("<= {} {unit}", round(limit)), Some(ours.p50 <= limit)),
+            Aim::RatioAtMost(limit) => (format!("<= {} x", round(limit)), Some(ratio <= limit)),
             Aim::RatioAtLeast(limit) => (format!(">= {limit} x"), Some(ratio >= limit)),
             Aim::None => (String::new(), None),
         };
@@ -95,8 +95,10 @@ impl Figure {
     }
 }
 
+/// To three places, or to three digits where that says more.
 fn round(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
+    let scale = if value.abs() < 0.1 { 1e5 } else { 1e3 };
+    (value * scale).round() / scale
 }
 
 /// Prints the table and appends the lines.

@@ -1,0 +1,65 @@
+//! The baseline of a cluster: a Job of the bare image, from its creation to its completion.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::{Api, DeleteParams, PostParams};
+use kube::runtime::wait::{await_condition, conditions};
+use mayfly_tests::harness::Engine;
+use serde_json::json;
+
+use crate::BASE;
+
+/// A client of the cluster, and the bare image in its registry.
+pub(crate) struct Jobs {
+    api: Api<Job>,
+    image: String,
+}
+
+impl Jobs {
+    pub(crate) async fn new(engine: &Engine, docker: &Engine) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = kube::Client::try_default().await.unwrap();
+        let image = format!("{}/bench/base:1", engine.registry());
+        docker.run("docker", &["tag", BASE, &image], "");
+        docker.run("docker", &["push", "--quiet", &image], "");
+        Self { api: Api::namespaced(client, Engine::NAMESPACE), image }
+    }
+
+    /// Creates one and waits until it is complete. Its removal is not measured.
+    pub(crate) async fn one(&self, cpu: &str) -> Duration {
+        let name = format!("bench-{}", uuid::Uuid::now_v7());
+        let begun = Instant::now();
+        self.api.create(&PostParams::default(), &self.job(&name, cpu)).await.unwrap();
+        await_condition(self.api.clone(), &name, conditions::is_job_completed()).await.unwrap();
+        let taken = begun.elapsed();
+        self.api.delete(&name, &DeleteParams::background()).await.unwrap();
+        taken
+    }
+
+    /// That many at once: until the last is complete.
+    pub(crate) async fn at_once(&self, count: usize, cpu: &str) -> Duration {
+        let begun = Instant::now();
+        futures_util::future::join_all((0..count).map(|_| self.one(cpu))).await;
+        begun.elapsed()
+    }
+
+    fn job(&self, name: &str, cpu: &str) -> Job {
+        let resources = json!({"cpu": cpu, "memory": "64Mi"});
+        let restricted = json!({
+            "runAsNonRoot": true, "runAsUser": 65532, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+        });
+        let job = json!({
+            "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
+            "spec": {"backoffLimit": 0, "template": {"spec": {
+                "restartPolicy": "Never", "automountServiceAccountToken": false, "enableServiceLinks": false,
+                "containers": [{
+                    "name": "tool", "image": self.image, "command": ["cat", "/dev/null"], "securityContext": restricted,
+                    "resources": {"limits": resources, "requests": resources},
+                }],
+            }}},
+        });
+        serde_json::from_value(job).unwrap()
+    }
+}

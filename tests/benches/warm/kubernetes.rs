@@ -1,0 +1,70 @@
+//! Kubernetes: cold and warm calls one at a time, and a burst on a full pool.
+
+use std::time::{Duration, Instant};
+
+use mayfly_tests::bench::{Aim, Figure, Quantiles};
+use mayfly_tests::harness::{Engine, Setup};
+
+use crate::docker::call;
+use crate::jobs::Jobs;
+use crate::{ECHO, room, steps};
+
+const ROUNDS: usize = 20;
+const BURST: usize = 20;
+const MINUTE: Duration = Duration::from_secs(60);
+const JOB: &str = "Job, create to Complete";
+
+pub(crate) async fn compare(engine: &Engine, docker: &Engine, docker_warm: Quantiles) -> Vec<Figure> {
+    let mayfly = Setup::new()
+        .container(engine, "bench_cold", ECHO, "timeout: 20s\n  cpu: '0.5'")
+        .container(engine, "bench_warm", ECHO, "timeout: 20s\n  cpu: '0.5'\n  warm: 1")
+        .start();
+    let ann = mayfly.agent("ann");
+    let jobs = Jobs::new(engine, docker).await;
+    let (mut cold, mut warm, mut bare, mut traces) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS + 2 {
+        mayfly.until_pools_are_full(MINUTE);
+        let (warm_took, id) = call(&ann, "bench_warm").await;
+        mayfly.until_pools_are_full(MINUTE);
+        let (cold_took, _) = call(&ann, "bench_cold").await;
+        mayfly.until_pools_are_full(MINUTE);
+        let theirs = jobs.one("500m").await;
+        if round >= 2 {
+            cold.push(cold_took);
+            warm.push(warm_took);
+            bare.push(theirs);
+            traces.push(id);
+        }
+    }
+    steps::print("Kubernetes, warm", &ann, &traces).await;
+    let (cold, warm, bare) = (Quantiles::micros(cold), Quantiles::micros(warm), Quantiles::micros(bare));
+    drop(mayfly);
+    let mut figures = vec![
+        Figure::new("Kubernetes call, cold", "us", cold, (JOB, bare), Aim::RatioAtMost(0.4)),
+        Figure::new("Kubernetes call, warm", "us", warm, (JOB, bare), Aim::RatioAtMost(1.0 / 300.0)),
+        Figure::new("Kubernetes call, warm", "us", warm, ("Docker call, warm", docker_warm), Aim::RatioAtMost(1.5)),
+    ];
+    figures.push(burst(engine, &jobs).await);
+    figures.extend(room::per_warm_sandbox(engine).await);
+    figures
+}
+
+/// As many calls at once as sandboxes wait, beside as many Jobs at once.
+async fn burst(engine: &Engine, jobs: &Jobs) -> Figure {
+    const CPU: &str = "0.09";
+    let theirs = jobs.at_once(BURST, CPU).await;
+    let warm = format!("timeout: 20s\n  cpu: '{CPU}'\n  warm: {BURST}");
+    let mayfly = Setup::new().container(engine, "bench_burst", ECHO, &warm).start();
+    let ann = mayfly.agent("ann");
+    let mut ours = Vec::new();
+    for _ in 0..3 {
+        mayfly.until_pools_are_full(2 * MINUTE);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let begun = Instant::now();
+        futures_util::future::join_all((0..BURST).map(|_| call(&ann, "bench_burst"))).await;
+        ours.push(begun.elapsed());
+    }
+    let name = format!("{BURST} Kubernetes calls at once, warm");
+    let baseline = format!("{BURST} Jobs at once");
+    Figure::new(&name, "us", Quantiles::micros(ours), (&baseline, Quantiles::micros(vec![theirs])), Aim::RatioAtMost(0.05))
+}
