@@ -44,7 +44,7 @@ pub const EXIT_USAGE: u8 = 66;
 /// What `mayfly-executor` does with its arguments (without its own name).
 pub fn main(arguments: Vec<String>) -> ExitCode {
     match command::parse(arguments) {
-        Ok(command::Command::Exec { argv, hold }) => exec::exec(&argv, hold),
+        Ok(command::Command::Exec { processes }) => exec::exec(processes),
         Ok(command::Command::Run(options)) => run(options),
         Ok(command::Command::Version) => {
             println!("mayfly-executor {} (protocol {})", env!("CARGO_PKG_VERSION"), crate::wire::PROTOCOL);

@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::{Counters, Growth};
-use super::command::Hold;
+use super::exec::Program;
 use super::files;
-use super::launch::{self, Tool};
+use super::launch::{self, Launcher, Tool};
 use super::output::{self, Tail};
 use super::reap::Reaper;
 use crate::frame::Outbox;
@@ -28,8 +28,6 @@ pub(super) struct Call {
     pub(super) invocation: Invocation,
     /// What the image runs when the invocation names no command.
     pub(super) argv: Vec<String>,
-    /// The most processes and threads of the tool, where the engine does not say.
-    pub(super) processes: Option<u64>,
     /// Variables that the image sets and its tool is to have.
     pub(super) image_environment: Vec<(String, String)>,
     pub(super) deadline: Instant,
@@ -48,21 +46,21 @@ enum Cause {
 }
 
 impl Call {
-    /// Runs the tool. When it returns, this process is alone.
+    /// Makes `launcher` the tool, and sees it to its end. When it returns, this process is alone.
     ///
     /// # Errors
     /// When that cannot be made sure, or the gateway does not take the output: then there must be no report.
-    pub(super) async fn run(self) -> io::Result<Report> {
+    pub(super) async fn run(self, launcher: Launcher) -> io::Result<Report> {
         let before = Counters::read();
         let mut spans = Spans::default();
         let mut reaper = Reaper::new()?;
-        let command = if self.invocation.command.is_empty() { &self.argv } else { &self.invocation.command };
+        let argv = if self.invocation.command.is_empty() { &self.argv } else { &self.invocation.command };
         let image = self.image_environment.iter().cloned();
         let environment = launch::environment(image, &self.invocation.traceparent, &self.invocation.environment);
         let started = spans.begin();
-        let hold = Hold { inet: self.invocation.inet, processes: self.processes };
+        let program = Program { argv: argv.clone(), environment, inet: self.invocation.inet };
         let launched = match files::write(&self.invocation.files) {
-            Ok(()) => timeout_at(self.deadline, launch::launch(command, &environment, hold)).await,
+            Ok(()) => timeout_at(self.deadline, launcher.launch(&program)).await,
             Err(why) => Ok(Err(why)),
         };
         spans.end("process.start", started, !matches!(launched, Ok(Ok(_))));

@@ -18,33 +18,19 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(3600);
 pub(super) enum Command {
     /// Be PID 1.
     Run(Run),
-    /// Become the tool.
+    /// Become the tool, once told which.
     Exec {
-        /// Its command line.
-        argv: Vec<String>,
-        /// What it is held to.
-        hold: Hold,
+        /// The most processes and threads of its user; `None`: the engine's limit holds.
+        processes: Option<u64>,
     },
     /// Say which executor this is.
     Version,
 }
 
-/// What a tool is held to beyond what every tool is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hold {
-    /// Whether it may open internet sockets.
-    pub(super) inet: bool,
-    /// The most processes and threads of its user; `None`: the engine's limit holds.
-    pub(super) processes: Option<u64>,
-}
-
-impl Hold {
-    /// As options of `exec`.
-    pub(super) fn options(self) -> Vec<String> {
-        let inet = (!self.inet).then(|| vec!["--no-inet".to_owned()]);
-        let processes = self.processes.map(|most| vec!["--processes".to_owned(), most.to_string()]);
-        [inet, processes].into_iter().flatten().flatten().collect()
-    }
+/// The command line of [`Command::Exec`].
+pub(super) fn exec_arguments(processes: Option<u64>) -> Vec<String> {
+    let processes = processes.map(|most| ["--processes".to_owned(), most.to_string()]);
+    ["exec".to_owned()].into_iter().chain(processes.into_iter().flatten()).collect()
 }
 
 /// How to be PID 1.
@@ -88,19 +74,17 @@ pub(super) fn parse(arguments: Vec<String>) -> Result<Command, String> {
 }
 
 fn exec(mut arguments: impl Iterator<Item = String>) -> Result<Command, String> {
-    let mut hold = Hold { inet: true, processes: None };
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--no-inet" => hold.inet = false,
-            "--processes" => {
-                hold.processes =
-                    Some(arguments.next().and_then(|most| most.parse().ok()).ok_or("--processes takes a whole number")?);
-            }
-            "--" => return Ok(Command::Exec { argv: arguments.collect(), hold }),
-            _ => break,
+    let processes = match arguments.next().as_deref() {
+        None => None,
+        Some("--processes") => {
+            Some(arguments.next().and_then(|most| most.parse().ok()).ok_or("--processes takes a whole number")?)
         }
+        Some(_) => return Err("usage: exec [--processes N]".into()),
+    };
+    match arguments.next() {
+        None => Ok(Command::Exec { processes }),
+        Some(_) => Err("usage: exec [--processes N]".into()),
     }
-    Err("usage: exec [--no-inet] [--processes N] -- COMMAND...".into())
 }
 
 fn run(mut arguments: impl Iterator<Item = String>) -> Result<Run, String> {
@@ -152,9 +136,8 @@ mod tests {
 
     #[test]
     fn what_a_tool_is_held_to_is_read_back() {
-        for hold in [Hold { inet: true, processes: None }, Hold { inet: false, processes: Some(64) }] {
-            let line = ["exec".to_owned()].into_iter().chain(hold.options()).chain(words("-- sh --no-inet"));
-            assert_eq!(parse(line.collect()), Ok(Command::Exec { argv: words("sh --no-inet"), hold }));
+        for processes in [None, Some(64)] {
+            assert_eq!(parse(exec_arguments(processes)), Ok(Command::Exec { processes }));
         }
     }
 
@@ -175,7 +158,8 @@ mod tests {
             "run --life-seconds",
             "run --shell --",
             "exec sh",
-            "exec --processes x --",
+            "exec --processes x",
+            "exec --processes 1 sh",
         ] {
             assert!(parse(words(wrong)).is_err(), "{wrong}");
         }

@@ -1,49 +1,75 @@
-//! The moment between fork and tool: a fresh process of this binary that limits itself and becomes the tool.
+//! The process that becomes the tool: a fresh one of this binary, started ahead of the call. It limits itself, and waits.
 //!
-//! It is started with one end of a socket as standard input, receives the tool's three pipes through it, and says there why the
-//! tool could not be started. When the tool starts, the socket closes with the exec: the tool inherits the pipes and nothing else.
+//! It is started with one end of a socket as standard input. Through it come the tool's three pipes and then its [`Program`], to the
+//! end of the stream; through it goes why the tool could not be started. When the tool starts, the socket closes with the exec: the
+//! tool inherits the pipes and nothing else.
 
-use std::io::{self, IoSliceMut, Write};
+use std::collections::BTreeMap;
+use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+use rustix::fs::statvfs;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::stdio;
+use serde::{Deserialize, Serialize};
 
-use super::command::Hold;
+use super::launch::SCRATCH;
+
+/// What the tool is: all that is known only when its call comes.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Program {
+    /// Its command line.
+    pub(super) argv: Vec<String>,
+    /// All of its environment.
+    pub(super) environment: BTreeMap<String, String>,
+    /// Whether it may open internet sockets.
+    pub(super) inet: bool,
+}
 
 /// Most open files of one process of the tool.
 const MAX_FILES: u64 = 4096;
-/// Longest file that a tool may write. The scratch space is smaller; this is for what is not scratch.
-const MAX_FILE_BYTES: u64 = 4 << 30;
+/// How much longer than all of the scratch space a file may be: what is full is to say so, before this does.
+const FILE_BEYOND_SCRATCH: u64 = 1 << 20;
 
-/// Becomes `argv`. Returns only when that fails.
-pub(super) fn exec(argv: &[String], hold: Hold) -> ExitCode {
+/// Becomes the tool that it is told. Returns only when that fails.
+pub(super) fn exec(processes: Option<u64>) -> ExitCode {
     // Its exec closes this, which tells the parent that the tool runs.
     let Ok(parent) = fcntl_dupfd_cloexec(stdio::stdin(), 3) else { return ExitCode::FAILURE };
-    let error = become_tool(&parent, argv, hold);
-    let _ = std::os::unix::net::UnixStream::from(parent).write_all(error.to_string().as_bytes());
+    let error = become_tool(&parent, processes);
+    let _ = UnixStream::from(parent).write_all(error.to_string().as_bytes());
     ExitCode::FAILURE
 }
 
-fn become_tool(parent: &OwnedFd, argv: &[String], hold: Hold) -> io::Error {
-    let Some((program, arguments)) = argv.split_first() else { return io::Error::other("there is no command") };
-    let prepared = receive(parent).and_then(|[stdin, stdout, stderr]| {
-        limit(hold.processes)?;
+fn become_tool(parent: &OwnedFd, processes: Option<u64>) -> io::Error {
+    // All that takes time and does not depend on the call comes before it.
+    let prepared = limit(processes).and_then(|()| super::unshield().map_err(io::Error::from));
+    let told = prepared.and_then(|()| {
+        let [stdin, stdout, stderr] = receive(parent)?;
+        let program = program(parent)?;
         stdio::dup2_stdin(stdin)?;
         stdio::dup2_stdout(stdout)?;
         stdio::dup2_stderr(stderr)?;
-        super::unshield()?;
-        super::seccomp::narrow(hold.inet)
+        super::seccomp::narrow(program.inet)?;
+        Ok(program)
     });
-    match prepared {
-        Ok(()) => Command::new(program).args(arguments).exec(),
-        Err(error) => error,
-    }
+    let Program { argv, environment, .. } = match told {
+        Ok(program) => program,
+        Err(error) => return error,
+    };
+    let Some((name, arguments)) = argv.split_first() else { return io::Error::other("there is no command") };
+    Command::new(name).args(arguments).env_clear().envs(environment).exec()
+}
+
+fn program(parent: &OwnedFd) -> io::Result<Program> {
+    let mut told = Vec::new();
+    UnixStream::from(parent.try_clone()?).read_to_end(&mut told)?;
+    ciborium::from_reader(&told[..]).map_err(|_| io::Error::other("the executor did not say what to run"))
 }
 
 fn receive(parent: &OwnedFd) -> io::Result<[OwnedFd; 3]> {
@@ -63,7 +89,10 @@ fn receive(parent: &OwnedFd) -> io::Result<[OwnedFd; 3]> {
 }
 
 fn limit(processes: Option<u64>) -> io::Result<()> {
-    let always = [(Resource::Core, 0), (Resource::Nofile, MAX_FILES), (Resource::Fsize, MAX_FILE_BYTES)];
+    // A longer one would lie where nobody counts it, such as the place for a pod's last words.
+    let scratch = statvfs(SCRATCH).map_or(0, |s| s.f_blocks.saturating_mul(s.f_frsize));
+    let longest = scratch.saturating_add(FILE_BEYOND_SCRATCH);
+    let always = [(Resource::Core, 0), (Resource::Nofile, MAX_FILES), (Resource::Fsize, longest)];
     for (resource, most) in always.into_iter().chain(processes.map(|most| (Resource::Nproc, most))) {
         // A hard limit that is lower already stays.
         let most = getrlimit(resource).maximum.map_or(most, |max| max.min(most));

@@ -1,4 +1,7 @@
 //! Starts the tool as a child.
+//!
+//! To start a program twice, first the one that limits itself and then the tool, takes longer than most tools run. So the first half
+//! is done ahead: a [`Launcher`] waits, as long as its executor waits, for what to become.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,10 +15,11 @@ use std::process::{Command, Stdio};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
-use super::command::Hold;
+use super::command::exec_arguments;
+use super::exec::Program;
 
 /// What the tool finds when neither its image nor the invocation says otherwise. `HOME` and `TMPDIR` are ours to say: nothing else
 /// is writable.
@@ -46,59 +50,80 @@ pub(super) fn environment(
     ENVIRONMENT.map(owned).into_iter().chain(image).chain(ours.map(owned)).chain(invocation).collect()
 }
 
-/// Starts `argv`.
-///
-/// # Errors
-/// A sentence for the operator, when the program could not be started. Whatever was started by then is for the reaper.
-pub(super) async fn launch(argv: &[String], environment: &BTreeMap<String, String>, hold: Hold) -> Result<Tool, String> {
-    if argv.is_empty() {
-        return Err("neither the call nor the image names a command".into());
-    }
-    if environment.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
-        return Err("the environment holds a name or value that no process can have".into());
-    }
-    let (tool, status) = spawn(argv, environment, hold).map_err(|error| error.to_string())?;
-    let mut why = String::new();
-    let status = status.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(status));
-    let read = match status {
-        Ok(status) => status.take(MAX_ERROR).read_to_string(&mut why).await,
-        Err(error) => Err(error),
-    };
-    // The socket closes without a word when the tool starts, and also when something kills it before: its exit status tells.
-    match read {
-        Ok(0) => Ok(tool),
-        Ok(_) => Err(why),
-        Err(error) => Err(error.to_string()),
-    }
+/// A process that waits to become the tool.
+pub(super) struct Launcher {
+    pid: Pid,
+    socket: UnixStream,
 }
 
-fn spawn(argv: &[String], environment: &BTreeMap<String, String>, hold: Hold) -> io::Result<(Tool, UnixStream)> {
-    let (stdin_read, stdin) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (stdout, stdout_write) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (stderr, stderr_write) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (ours, theirs) = UnixStream::pair()?;
-    // Sent ahead: the message waits in the socket. A child that dies early takes the socket along.
-    send(&ours, [&stdin_read, &stdout_write, &stderr_write])?;
-    let child = Command::new("/proc/self/exe")
-        .arg("exec")
-        .args(hold.options())
-        .arg("--")
-        .args(argv)
-        .env_clear()
-        .envs(environment)
-        .current_dir(working_directory())
-        .stdin(OwnedFd::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-    let tool = Tool {
-        pid,
-        stdin: pipe::Sender::from_owned_fd(stdin)?,
-        stdout: pipe::Receiver::from_owned_fd(stdout)?,
-        stderr: pipe::Receiver::from_owned_fd(stderr)?,
-    };
-    Ok((tool, ours))
+impl Launcher {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub(super) fn start(processes: Option<u64>) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let child = Command::new("/proc/self/exe")
+            .args(exec_arguments(processes))
+            .env_clear()
+            .current_dir(working_directory())
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { pid, socket: ours })
+    }
+
+    /// Makes it the tool.
+    ///
+    /// # Errors
+    /// A sentence for the operator, when the program could not be started. Whatever was started by then is for the reaper.
+    pub(super) async fn launch(self, program: &Program) -> Result<Tool, String> {
+        if program.argv.is_empty() {
+            return Err("neither the call nor the image names a command".into());
+        }
+        if program.environment.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
+            return Err("the environment holds a name or value that no process can have".into());
+        }
+        self.tell(program).await.map_err(|error| error.to_string()).and_then(|(tool, why)| match why {
+            why if why.is_empty() => Ok(tool),
+            why => Err(why),
+        })
+    }
+
+    /// The tool, and why it did not start. The socket closes without a word when it does, and also when something kills it before:
+    /// its exit status tells.
+    async fn tell(self, program: &Program) -> io::Result<(Tool, String)> {
+        let (stdin_read, stdin) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stdout, stdout_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stderr, stderr_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        send(&self.socket, [&stdin_read, &stdout_write, &stderr_write])?;
+        // Its ends are its own now: a tool that closes them is heard.
+        drop((stdin_read, stdout_write, stderr_write));
+        let mut told = Vec::new();
+        ciborium::into_writer(program, &mut told).map_err(|_| io::Error::other("the program cannot be told"))?;
+        self.socket.set_nonblocking(true)?;
+        let mut socket = tokio::net::UnixStream::from_std(self.socket)?;
+        let mut why = String::new();
+        // It may have given up before it has read all: then it says why.
+        let written = async {
+            socket.write_all(&told).await?;
+            socket.shutdown().await
+        };
+        let written = written.await;
+        (&mut socket).take(MAX_ERROR).read_to_string(&mut why).await?;
+        if why.is_empty() {
+            written?;
+        }
+        let tool = Tool {
+            pid: self.pid,
+            stdin: pipe::Sender::from_owned_fd(stdin)?,
+            stdout: pipe::Receiver::from_owned_fd(stdout)?,
+            stderr: pipe::Receiver::from_owned_fd(stderr)?,
+        };
+        Ok((tool, why))
+    }
 }
 
 /// The image's working directory, where it has one; the writable folder otherwise.
@@ -158,10 +183,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_no_process_can_be_started_with_is_refused() {
-        let argv = vec!["true".to_owned()];
-        assert!(launch(&[], &BTreeMap::new(), Hold { inet: true, processes: None }).await.is_err());
+        let (pid, argv) = (Pid::INIT, vec!["true".to_owned()]);
+        let launch = async |argv: &[String], environment: &[(&str, &str)]| {
+            let (socket, _gone) = UnixStream::pair().unwrap();
+            let program = Program { argv: argv.to_vec(), environment: map(environment), inet: true };
+            Launcher { pid, socket }.launch(&program).await
+        };
+        assert!(launch(&[], &[]).await.is_err());
         for wrong in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "\0")] {
-            assert!(launch(&argv, &map(&[wrong]), Hold { inet: true, processes: None }).await.is_err(), "{wrong:?}");
+            assert!(launch(&argv, &[wrong]).await.is_err(), "{wrong:?}");
         }
     }
 }

@@ -25,7 +25,8 @@ impl Reaper {
     pub(super) async fn tool(&mut self, tool: Pid) -> io::Result<WaitStatus> {
         loop {
             match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid == tool => return Ok(status),
+                // One that asked to be traced is reported when it stops, too.
+                Ok(Some((pid, status))) if pid == tool && !status.stopped() => return Ok(status),
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     self.0.recv().await;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
 use super::command::Run;
+use super::launch::Launcher;
 use super::streams::{Input, Output};
 use crate::frame::{FrameReader, FrameWriter, Outbox, PING, SILENCE, pump};
 use crate::seal::{Direction, Seal};
@@ -50,13 +51,14 @@ pub(super) async fn serve(stdin: OwnedFd, stdout: OwnedFd, options: Run, born: I
     let mut reader: Reader = FrameReader::new(Input::new(stdin).map_err(before)?);
     let mut writer: Writer = FrameWriter::new(Output::new(stdout).map_err(before)?);
     let end_of_life = born + options.life;
+    let launcher = Launcher::start(options.processes).map_err(before)?;
     let invocation = wait(&mut reader, &mut writer, end_of_life).await?;
     reader.seal(Seal::new(&invocation.key, Direction::ToExecutor));
     writer.seal(Seal::new(&invocation.key, Direction::FromExecutor));
     // Nothing is started before this is written: who does not see it may trust that nothing ran, if it sees our exit code.
     writer.send(&FromExecutor::Accepted).await.map_err(before)?;
     let deadline = (Instant::now() + invocation.timeout).min(end_of_life);
-    converse(reader, writer, invocation, options, deadline).await
+    converse(reader, writer, invocation, options, launcher, deadline).await
 }
 
 /// Answers until there is an invocation. A gateway that died may leave a stream that does not end: nobody is waited for long.
@@ -86,6 +88,7 @@ async fn converse(
     mut writer: Writer,
     invocation: Invocation,
     options: Run,
+    launcher: Launcher,
     deadline: Instant,
 ) -> Result<(), Ended> {
     let cancel = CancellationToken::new();
@@ -93,18 +96,11 @@ async fn converse(
     let cluster = if invocation.inet { &CLUSTER[..] } else { &[] };
     let kept = options.keep.iter().map(String::as_str).chain(cluster.iter().copied());
     let image_environment = kept.filter_map(|name| Some((name.to_owned(), env::var(name).ok()?))).collect();
-    let call = Call {
-        invocation,
-        argv: options.argv,
-        processes: options.processes,
-        image_environment,
-        deadline,
-        cancel: cancel.clone(),
-        outbox: outbox.clone(),
-    };
+    let call =
+        Call { invocation, argv: options.argv, image_environment, deadline, cancel: cancel.clone(), outbox: outbox.clone() };
     let calling = async {
         let report = tokio::select! {
-            report = call.run() => report.map_err(after)?,
+            report = call.run(launcher) => report.map_err(after)?,
             never = beat(outbox.clone()) => never,
         };
         outbox.send(FromExecutor::Report(report)).await.map_err(after)?;

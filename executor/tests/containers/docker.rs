@@ -129,7 +129,7 @@ async fn the_tool_stands_on_the_isolation_floor() {
         "SigBlk: 0000000000000000",
         "Max core file size 0 0 bytes",
         "Max open files 4096 4096 files",
-        "Max file size 4294967296 4294967296 bytes",
+        "Max file size 9437184 9437184 bytes",
         "1000",
     ] {
         assert!(words.iter().any(|word| word == line), "{line} is missing:\n{seen}");
