@@ -1,4 +1,7 @@
-//! What `manifests/` promises: the gateway's rights and nothing beside them, the quota, and the gateway itself in a cluster.
+//! What `manifests/` promises: the gateway's rights and nothing beside them, the isolation floor, the quota, and the gateway
+//! itself in a cluster.
+
+mod floor;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -139,7 +142,6 @@ async fn the_gateway_s_account_may_do_this_and_nothing_else() {
         "delete /pods",
         "delete batch/jobs",
         "get /configmaps kube-root-ca.crt",
-        "get /pods",
         "get /pods/attach",
         "list /events",
         "list /pods",
