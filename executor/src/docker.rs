@@ -102,7 +102,10 @@ impl Backend for DockerBackend {
             .into_iter()
             .filter_map(|container| {
                 let labels = container.labels.unwrap_or_default();
-                found(|name| labels.get(name))
+                let found = found(|name| labels.get(name))?;
+                // Destroyed by its name: what carries another's labels under a name of its own is not what they say.
+                let name = format!("/{}", container_name(found.id));
+                container.names.is_some_and(|names| names.contains(&name)).then_some(found)
             })
             .collect())
     }

@@ -128,7 +128,9 @@ impl Backend for KubernetesBackend {
         let mut all: Vec<Found> = metadata
             .filter_map(|metadata| {
                 let labels = metadata.labels.unwrap_or_default();
-                found(|name| labels.get(name))
+                let found = found(|name| labels.get(name))?;
+                // A Job has this name, and its pod's begins with it.
+                metadata.name.is_some_and(|name| name.starts_with(&job_name(found.id))).then_some(found)
             })
             .collect();
         all.sort_by_key(|found| found.id);

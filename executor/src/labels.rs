@@ -34,11 +34,16 @@ pub(crate) fn labels(
     ])
 }
 
+/// An id as we write it. A UUID has other spellings, which would be found and not deleted.
+pub(crate) fn sandbox(text: &str) -> Option<SandboxId> {
+    text.parse().ok().filter(|id: &SandboxId| id.to_string() == text)
+}
+
 /// A sandbox as its labels tell it. What carries our label and not the rest is none of ours to touch.
 pub(crate) fn found<'a>(label: impl Fn(&str) -> Option<&'a String>) -> Option<Found> {
     let expires: u64 = label(LABEL_EXPIRES_AT)?.parse().ok()?;
     Some(Found {
-        id: label(LABEL_SANDBOX)?.parse().ok()?,
+        id: sandbox(label(LABEL_SANDBOX)?)?,
         instance: label(LABEL_INSTANCE)?.parse().ok()?,
         expires_at: UNIX_EPOCH.checked_add(Duration::from_secs(expires))?,
     })

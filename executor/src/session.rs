@@ -16,6 +16,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
 
@@ -51,26 +52,37 @@ pub struct Session<R, W> {
     unanswered: Option<Instant>,
 }
 
+/// Why there is no session.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Ungreeted {
+    /// Nothing answered, or nothing that can be read.
+    #[error("{0}")]
+    Silent(String),
+    /// Something answered that is not our executor.
+    #[error("{0}")]
+    Foreign(String),
+}
+
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
     /// Says hello, and waits for the executor's.
     ///
     /// # Errors
-    /// A sentence, when the stream ends, or what came is no hello of this [`PROTOCOL`].
-    pub async fn greet(read: R, write: W) -> Result<Self, String> {
+    /// [`Ungreeted`].
+    pub async fn greet(read: R, write: W) -> Result<Self, Ungreeted> {
         let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
         // A container that ends at once breaks the stream under our hello; what it said before that tells more.
         let greeted = writer.send(&ToExecutor::Hello { protocol: PROTOCOL }).await;
         match reader.next().await {
             Ok(Some(FromExecutor::Hello { protocol: PROTOCOL })) => {
-                greeted.map_err(|error| format!("no executor listens: {error}"))?;
+                greeted.map_err(|error| Ungreeted::Silent(format!("no executor listens: {error}")))?;
                 Ok(Self { clocks: CLOCKS, reader, writer, unanswered: None })
             }
-            Ok(Some(FromExecutor::Hello { protocol })) => {
-                Err(format!("its executor speaks protocol {protocol}, this gateway {PROTOCOL}; build the tool again"))
-            }
-            Ok(Some(_)) => Err("its first frame was no hello".into()),
-            Ok(None) => Err("it ended before it was ready".into()),
-            Err(error) => Err(format!("no executor answered: {error}")),
+            Ok(Some(FromExecutor::Hello { protocol })) => Err(Ungreeted::Foreign(format!(
+                "its executor speaks protocol {protocol}, this gateway {PROTOCOL}; build the tool again"
+            ))),
+            Ok(Some(_)) => Err(Ungreeted::Foreign("its first frame was no hello".into())),
+            Ok(None) => Err(Ungreeted::Silent("it ended before it was ready".into())),
+            Err(error) => Err(Ungreeted::Silent(format!("no executor answered: {error}"))),
         }
     }
 

@@ -1,19 +1,24 @@
 //! The pods of this installation, as the cluster tells of them: listed, then watched, and listed again whenever that breaks.
+//!
+//! A pod is known by the Job that controls it, and by nothing that it says of itself: whoever may make pods in the namespace may give
+//! them our labels. (That only the Job controller makes pods there is the admission policy's to enforce.)
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::labels::{LABEL_INSTANCE, LABEL_SANDBOX};
-use crate::{InstanceId, SandboxId};
+use crate::InstanceId;
+use crate::labels::LABEL_INSTANCE;
 
 /// Follows them until it is dropped.
 #[derive(Debug)]
@@ -24,7 +29,8 @@ pub(super) struct Pods {
 
 #[derive(Debug)]
 struct Seen {
-    pods: Mutex<HashMap<SandboxId, Arc<Pod>>>,
+    /// By the uid of their Job.
+    pods: Mutex<HashMap<String, Arc<Pod>>>,
     /// Told of every change.
     changed: watch::Sender<()>,
 }
@@ -43,17 +49,17 @@ impl Pods {
         Self { seen, watching }
     }
 
-    /// A sandbox's pod as it was seen last.
-    pub(super) fn of(&self, id: SandboxId) -> Option<Arc<Pod>> {
-        self.seen.pods.lock().get(&id).cloned()
+    /// A Job's pod as it was seen last.
+    pub(super) fn of(&self, job: &str) -> Option<Arc<Pod>> {
+        self.seen.pods.lock().get(job).cloned()
     }
 
-    /// Asks about a sandbox's pod until there is an answer: now, and after every change.
-    pub(super) async fn until<T>(&self, id: SandboxId, mut answer: impl FnMut(Option<&Pod>) -> Option<T>) -> T {
+    /// Asks about a Job's pod until there is an answer: now, and after every change.
+    pub(super) async fn until<T>(&self, job: &str, mut answer: impl FnMut(Option<&Pod>) -> Option<T>) -> T {
         let mut changes = self.seen.changed.subscribe();
         loop {
             changes.mark_unchanged();
-            if let Some(answer) = answer(self.of(id).as_deref()) {
+            if let Some(answer) = answer(self.of(job).as_deref()) {
                 return answer;
             }
             // Its sender lives in `self`.
@@ -64,14 +70,14 @@ impl Pods {
 
 /// The watcher lists anew after a closed stream and an error event, and waits longer and longer while the API server is not there.
 async fn watch(api: Api<Pod>, config: watcher::Config, seen: Arc<Seen>) {
-    let mut events = watcher::watcher(api, config).default_backoff().boxed();
-    let mut listed: Option<HashMap<SandboxId, Arc<Pod>>> = None;
+    let mut events = watcher::watcher(api, config).backoff(Soon(Duration::ZERO)).boxed();
+    let mut listed: Option<HashMap<String, Arc<Pod>>> = None;
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed = Some(HashMap::new()),
             Ok(Event::InitApply(pod)) => {
-                if let (Some(listed), Some(id)) = (&mut listed, sandbox(&pod)) {
-                    listed.insert(id, Arc::new(pod));
+                if let Some(listed) = &mut listed {
+                    enter(listed, pod);
                 }
                 continue;
             }
@@ -81,13 +87,14 @@ async fn watch(api: Api<Pod>, config: watcher::Config, seen: Arc<Seen>) {
                 }
             }
             Ok(Event::Apply(pod)) => {
-                if let Some(id) = sandbox(&pod) {
-                    seen.pods.lock().insert(id, Arc::new(pod));
-                }
+                enter(&mut seen.pods.lock(), pod);
             }
             Ok(Event::Delete(pod)) => {
-                if let Some(id) = sandbox(&pod) {
-                    seen.pods.lock().remove(&id);
+                if let Some(job) = job(&pod) {
+                    let mut pods = seen.pods.lock();
+                    if pods.get(&job).is_some_and(|known| known.metadata.uid == pod.metadata.uid) {
+                        pods.remove(&job);
+                    }
                 }
             }
             Err(error) => {
@@ -99,14 +106,43 @@ async fn watch(api: Api<Pod>, config: watcher::Config, seen: Arc<Seen>) {
     }
 }
 
-fn sandbox(pod: &Pod) -> Option<SandboxId> {
-    pod.metadata.labels.as_ref()?.get(LABEL_SANDBOX)?.parse().ok()
+/// The first pod of a Job is the Job's: a sandbox is started once.
+fn enter(pods: &mut HashMap<String, Arc<Pod>>, pod: Pod) {
+    let Some(job) = job(&pod) else { return };
+    let known = pods.get(&job).map(|known| &known.metadata.uid);
+    if known.is_none_or(|uid| *uid == pod.metadata.uid) {
+        pods.insert(job, Arc::new(pod));
+    }
+}
+
+/// The uid of the Job that controls a pod.
+fn job(pod: &Pod) -> Option<String> {
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let job = owners.into_iter().find(|owner| owner.kind == "Job" && owner.controller == Some(true))?;
+    Some(job.uid.clone())
+}
+
+/// How long the watch rests after a failure: soon again, because starts wait for what it tells.
+struct Soon(Duration);
+
+impl Iterator for Soon {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0 = (self.0 * 2).clamp(Duration::from_millis(200), Duration::from_secs(2));
+        Some(self.0)
+    }
+}
+
+impl Backoff for Soon {
+    fn reset(&mut self) {
+        self.0 = Duration::ZERO;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::time::Duration;
 
     use http::{Request, Response};
     use kube::Client;
@@ -131,10 +167,14 @@ mod tests {
         (Client::new(service, "sandboxes"), asked)
     }
 
-    fn pod(id: SandboxId, phase: &str) -> Value {
-        json!({"apiVersion": "v1", "kind": "Pod", "status": {"phase": phase}, "metadata": {
-            "name": format!("mayfly-{id}-abcde"), "resourceVersion": "7", "labels": {LABEL_SANDBOX: id.to_string()},
-        }})
+    fn pod(job: &str, phase: &str) -> Value {
+        named(&format!("{job}-abcde"), job, phase)
+    }
+
+    fn named(name: &str, job: &str, phase: &str) -> Value {
+        let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": job, "controller": true});
+        let metadata = json!({"name": name, "uid": name, "resourceVersion": "7", "ownerReferences": [owner]});
+        json!({"apiVersion": "v1", "kind": "Pod", "status": {"phase": phase}, "metadata": metadata})
     }
 
     fn list(pods: &[Value]) -> (u16, Vec<Value>) {
@@ -152,7 +192,7 @@ mod tests {
     /// What an API server does to a watch that is open for long: turns it away, forgets where it was, closes it, breaks.
     #[tokio::test(start_paused = true)]
     async fn a_watch_survives_a_429_an_error_event_and_a_closed_stream() {
-        let [gone, first, second, third] = std::array::from_fn(|_| SandboxId::generate());
+        let [gone, first, second, third] = ["gone", "first", "second", "third"];
         let (client, asked) = server(vec![
             (429, vec![failure(429, "TooManyRequests")]),
             list(&[pod(gone, "Running"), pod(first, "Pending")]),
@@ -181,5 +221,27 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(300), all).await.unwrap_or_else(|_| panic!("{:#?}", asked.lock()));
         let asked = asked.lock();
         assert!(asked.iter().all(|uri| uri.contains("labelSelector=mayfly.dev")), "{asked:#?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_is_the_one_that_its_job_made_first() {
+        let mut unowned = pod("job", "Running");
+        unowned["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+        unowned["metadata"]["labels"] = json!({"mayfly.dev/sandbox": "job", "mayfly.dev/instance": "ours"});
+        let mut adopted = named("adopted", "job", "Running");
+        adopted["metadata"]["ownerReferences"][0]["controller"] = json!(false);
+        let event = |kind: &str, pod: &Value| json!({"type": kind, "object": pod});
+        let events = [
+            event("ADDED", &unowned),
+            event("ADDED", &adopted),
+            event("ADDED", &pod("job", "Pending")),
+            event("ADDED", &named("second", "job", "Running")),
+            event("DELETED", &named("second", "job", "Running")),
+            event("ADDED", &pod("last", "Running")),
+        ];
+        let (client, _) = server(vec![list(&[]), (200, events.into())]);
+        let pods = Pods::follow(Api::namespaced(client, "sandboxes"), InstanceId(uuid::Uuid::nil()));
+        pods.until("last", |pod| pod.map(|_| ())).await;
+        assert_eq!(phase(pods.of("job").as_deref()).unwrap(), "Pending");
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, ready};
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{AttachParams, AttachedProcess, ListParams, PostParams};
 use tokio::io::{AsyncReadExt, ReadHalf, SimplexStream, WriteHalf};
@@ -16,7 +18,7 @@ use super::stage::{Stage, stage, verdict};
 use super::token;
 use crate::backend::REPORT_GRACE;
 use crate::error::{RunError, StartError};
-use crate::session::Session;
+use crate::session::{Session, Ungreeted};
 use crate::spec::{SandboxSpec, Source};
 use crate::wire::{Invocation, Report, SecretFile};
 use crate::{BackendKind, Host, Sandbox, SandboxId};
@@ -29,6 +31,10 @@ const NO_NODE: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(100);
 /// How long a Job may have no pod before it is asked why.
 const NO_POD: Duration = Duration::from_millis(500);
+/// How long a container that runs may take to say hello.
+const GREETING: Duration = Duration::from_secs(10);
+/// How long what a broken stream has carried is still read.
+const READ_ON: Duration = Duration::from_millis(500);
 /// How much of a stream is held for whoever reads more slowly. One frame may be longer.
 const BUFFER: usize = 64 << 10;
 /// How much of the executor's own last words is kept.
@@ -41,15 +47,14 @@ pub(super) struct KubernetesSandbox {
     service_account: Option<String>,
     /// What was minted for its call.
     files: Vec<SecretFile>,
-    session: Session<ReadHalf<SimplexStream>, WriteHalf<SimplexStream>>,
-    /// Its drop ends the stream, and with it the executor.
-    _stream: AttachedProcess,
+    attached: Attached,
 }
 
 /// A pod that has a node.
 struct Placed {
     cluster: Arc<Cluster>,
-    id: SandboxId,
+    /// The uid of its Job.
+    job: String,
     name: String,
     uid: String,
 }
@@ -57,15 +62,20 @@ struct Placed {
 /// A stream to an executor that has said hello.
 struct Attached {
     session: Session<ReadHalf<SimplexStream>, WriteHalf<SimplexStream>>,
-    stream: AttachedProcess,
+    /// Its drop ends the stream, and with it the executor.
+    _stream: AttachedProcess,
+    broken: Broken,
 }
+
+/// Resolves when nothing is carried between the stream and us any more. The ends that we hold would not say so.
+type Broken = Shared<BoxFuture<'static, ()>>;
 
 /// Why there is none.
 enum NotAttached {
     /// The cluster did not let us.
     Refused(ClusterError),
     /// What answered did not say hello, and this on its standard error.
-    NotGreeted { why: String, words: String },
+    NotGreeted { why: Ungreeted, words: String },
 }
 
 /// Creates a Job and attaches to its pod. What was created when this fails, or is dropped, is destroyed under its id.
@@ -76,12 +86,13 @@ pub(super) async fn start(
     body: Job,
 ) -> Result<KubernetesSandbox, StartError> {
     let Source::Pod(source) = &spec.source else { return Err(refused("it is not made for a pod".into())) };
-    answered(cluster.jobs().create(&PostParams::default(), &body)).await?;
-    let (name, uid) = placed(&cluster, id).await?;
-    let pod = Placed { cluster, id, name, uid };
-    let Attached { session, stream } = pod.attached().await?;
+    let made = answered(cluster.jobs().create(&PostParams::default(), &body)).await?;
+    let job = made.metadata.uid.ok_or_else(|| refused("its Job has no uid".into()))?;
+    let (name, uid) = placed(&cluster, id, &job).await?;
+    let pod = Placed { cluster, job, name, uid };
+    let attached = pod.attached().await?;
     let service_account = source.service_account.clone();
-    Ok(KubernetesSandbox { id, pod, service_account, files: Vec::new(), session, _stream: stream })
+    Ok(KubernetesSandbox { id, pod, service_account, files: Vec::new(), attached })
 }
 
 fn with(detail: String, words: &str) -> String {
@@ -93,8 +104,8 @@ fn refused(detail: String) -> StartError {
 }
 
 /// Waits until the pod has a node; answers its name and uid.
-async fn placed(cluster: &Cluster, id: SandboxId) -> Result<(String, String), StartError> {
-    let watching = cluster.seen().until(id, |pod| match stage(pod?) {
+async fn placed(cluster: &Cluster, id: SandboxId, job: &str) -> Result<(String, String), StartError> {
+    let watching = cluster.seen().until(job, |pod| match stage(pod?) {
         Stage::Placed | Stage::Running => {
             let metadata = &pod?.metadata;
             Some(Ok((metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default())))
@@ -104,21 +115,21 @@ async fn placed(cluster: &Cluster, id: SandboxId) -> Result<(String, String), St
     });
     tokio::select! {
         found = watching => found,
-        error = no_pod(cluster, id) => Err(error),
-        error = no_node(cluster, id) => Err(error),
+        error = no_pod(cluster, id, job) => Err(error),
+        error = no_node(cluster, job) => Err(error),
     }
 }
 
 /// Answers when no node takes the pod for a while.
-async fn no_node(cluster: &Cluster, id: SandboxId) -> StartError {
+async fn no_node(cluster: &Cluster, job: &str) -> StartError {
     loop {
         let unschedulable = |pod: Option<&_>| match stage(pod?) {
             Stage::Unschedulable(_) => Some(()),
             _ => None,
         };
-        cluster.seen().until(id, unschedulable).await;
+        cluster.seen().until(job, unschedulable).await;
         sleep(NO_NODE).await;
-        if let Some(Stage::Unschedulable(detail)) = cluster.seen().of(id).as_deref().map(stage) {
+        if let Some(Stage::Unschedulable(detail)) = cluster.seen().of(job).as_deref().map(stage) {
             return StartError::NoRoom { backend: BackendKind::Kubernetes, detail };
         }
     }
@@ -126,11 +137,11 @@ async fn no_node(cluster: &Cluster, id: SandboxId) -> StartError {
 
 /// Answers when the Job's controller is not allowed to make the pod: a quota, Pod Security, an admission policy. Only an event
 /// says so.
-async fn no_pod(cluster: &Cluster, id: SandboxId) -> StartError {
+async fn no_pod(cluster: &Cluster, id: SandboxId, job: &str) -> StartError {
     let fields = format!("involvedObject.kind=Job,involvedObject.name={},reason=FailedCreate", job_name(id));
     loop {
         sleep(NO_POD).await;
-        if cluster.seen().of(id).is_some() {
+        if cluster.seen().of(job).is_some() {
             return std::future::pending().await;
         }
         let events = cluster.events();
@@ -157,11 +168,12 @@ impl Sandbox for KubernetesSandbox {
     }
 
     async fn idle(&mut self) -> String {
-        let Self { session, pod, .. } = self;
-        let ended = pod.cluster.seen().until(pod.id, |seen| verdict("its pod ended", seen));
+        let Self { attached, pod, .. } = self;
+        let ended = pod.cluster.seen().until(&pod.job, |seen| verdict("its pod ended", seen));
         tokio::select! {
-            why = session.idle() => why,
+            why = attached.session.idle() => why,
             error = ended => error.to_string(),
+            () = attached.broken.clone() => "its stream broke".into(),
         }
     }
 
@@ -173,11 +185,23 @@ impl Sandbox for KubernetesSandbox {
     }
 
     async fn invoke(self: Box<Self>, mut invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
-        let Self { pod, service_account, files, session, _stream, .. } = *self;
+        let Self { pod, service_account, files, attached: Attached { session, _stream, broken }, .. } = *self;
         // Without an account there is nothing for it to reach.
         invocation.inet = service_account.is_some();
         invocation.files.extend(files);
-        match session.run(invocation, host).await {
+        if broken.clone().now_or_never().is_some() {
+            return Err(RunError::NotDelivered("its stream broke".into()));
+        }
+        // What came before the break is still to be read.
+        let broken = async {
+            broken.await;
+            sleep(READ_ON).await;
+        };
+        let result = tokio::select! {
+            result = session.run(invocation, host) => result,
+            () = broken => Err(RunError::Lost("its stream broke".into())),
+        };
+        match result {
             Err(RunError::Lost(why)) => Err(pod.lost(&why).await),
             result => result,
         }
@@ -191,7 +215,8 @@ impl Placed {
         let seen = self.cluster.seen();
         let mut words = String::new();
         loop {
-            let told = match seen.of(self.id).as_deref().map(stage) {
+            let told = match seen.of(&self.job).as_deref().map(stage) {
+                None => return Err(refused("its pod was deleted before it was ready".into())),
                 Some(Stage::Failed(StartError::Refused { detail, .. })) => return Err(refused(with(detail, &words))),
                 Some(Stage::Failed(error)) => return Err(error),
                 Some(Stage::Running) => true,
@@ -200,11 +225,15 @@ impl Placed {
             match self.attach().await {
                 Ok(attached) => return Ok(attached),
                 Err(failed) if told => return Err(self.explained(failed).await),
+                Err(NotAttached::NotGreeted { why: Ungreeted::Foreign(why), words }) => return Err(refused(with(why, &words))),
                 Err(NotAttached::NotGreeted { words: said, .. }) => words = said,
                 Err(NotAttached::Refused(_)) => {}
             }
-            let news = |pod: Option<&_>| matches!(stage(pod?), Stage::Running | Stage::Failed(_)).then_some(());
-            let _ = timeout(AGAIN, seen.until(self.id, news)).await;
+            let news = |pod: Option<&_>| match pod.map(stage) {
+                None | Some(Stage::Running | Stage::Failed(_)) => Some(()),
+                Some(_) => None,
+            };
+            let _ = timeout(AGAIN, seen.until(&self.job, news)).await;
         }
     }
 
@@ -216,14 +245,35 @@ impl Placed {
             stderr: true,
             max_stdin_buf_size: Some(BUFFER),
             max_stdout_buf_size: Some(BUFFER),
+            // Read only when there is no hello; until then it must not hold up the rest.
+            max_stderr_buf_size: Some(BUFFER),
             ..AttachParams::default()
         };
         let mut stream = answered(self.cluster.pods().attach(&self.name, &params)).await.map_err(NotAttached::Refused)?;
-        let (Some(read), Some(write)) = (stream.stdout(), stream.stdin()) else {
-            return Err(NotAttached::NotGreeted { why: "its streams are missing".into(), words: String::new() });
+        let broken: Broken = match stream.take_status() {
+            Some(status) => status.map(|_| ()).boxed().shared(),
+            None => ready(()).boxed().shared(),
         };
-        match Session::greet(read, write).await {
-            Ok(session) => Ok(Attached { session, stream }),
+        let silent = |why: &str| Ungreeted::Silent(why.to_owned());
+        let greeted = match (stream.stdout(), stream.stdin()) {
+            (Some(read), Some(write)) => {
+                let ended = self.cluster.seen().until(&self.job, |pod| verdict("it ended before it was ready", pod));
+                let lost = async {
+                    broken.clone().await;
+                    sleep(READ_ON).await;
+                };
+                tokio::select! {
+                    greeted = timeout(GREETING, Session::greet(read, write)) => {
+                        greeted.unwrap_or_else(|_| Err(silent("nothing in it said hello; was it built by `mayfly tool build`?")))
+                    }
+                    error = ended => Err(Ungreeted::Silent(error.to_string())),
+                    () = lost => Err(silent("its stream broke before it was ready")),
+                }
+            }
+            _ => Err(silent("its streams are missing")),
+        };
+        match greeted {
+            Ok(session) => Ok(Attached { session, _stream: stream, broken }),
             Err(why) => Err(NotAttached::NotGreeted { why, words: last_words(&mut stream).await }),
         }
     }
@@ -232,13 +282,14 @@ impl Placed {
     async fn explained(&self, failed: NotAttached) -> StartError {
         match failed {
             NotAttached::Refused(error) => error.into(),
-            NotAttached::NotGreeted { why, words } => refused(with(self.lost(&why).await.to_string(), &words)),
+            NotAttached::NotGreeted { why: Ungreeted::Foreign(why), words } => refused(with(why, &words)),
+            NotAttached::NotGreeted { why, words } => refused(with(self.lost(&why.to_string()).await.to_string(), &words)),
         }
     }
 
     /// Why a session was lost, now that the stream is gone.
     async fn lost(&self, why: &str) -> RunError {
-        let known = self.cluster.seen().until(self.id, |pod| verdict(why, pod));
+        let known = self.cluster.seen().until(&self.job, |pod| verdict(why, pod));
         match timeout(NOTICE, known).await {
             Ok(error) => error,
             Err(_) => RunError::Lost(format!("{why}; its pod still seems to run")),

@@ -26,6 +26,9 @@ const IMAGE: [&str; 6] =
     ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"];
 const CONTAINER: [&str; 4] = ["CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"];
 
+/// How a process ends that was sent SIGKILL.
+const KILLED: i32 = 128 + 9;
+
 pub(super) fn stage(pod: &Pod) -> Stage {
     let refused = |detail: String| Stage::Failed(StartError::Refused { backend: BackendKind::Kubernetes, detail });
     if pod.metadata.deletion_timestamp.is_some() {
@@ -74,10 +77,11 @@ pub(super) fn verdict(why_lost: &str, pod: Option<&Pod>) -> Option<RunError> {
     let Some(pod) = pod else { return Some(lost("its pod is gone")) };
     let ended = container(pod).and_then(|container| container.state.clone()?.terminated);
     match ended {
-        Some(ended) if ended.reason.as_deref() == Some("OOMKilled") => Some(RunError::OutOfMemory),
         Some(ended) if ended.exit_code == i32::from(pid1::EXIT_NOT_ACCEPTED) => {
             Some(RunError::NotDelivered(format!("{why_lost}; its container exited with {}", ended.exit_code)))
         }
+        // The reason stays when only a child of the executor was killed.
+        Some(ended) if ended.reason.as_deref() == Some("OOMKilled") && ended.exit_code == KILLED => Some(RunError::OutOfMemory),
         Some(ended) => {
             let pod_says = why(pod);
             let words = format!("its container exited with {} ({})", ended.exit_code, ended.reason.unwrap_or_default());
@@ -144,6 +148,8 @@ mod tests {
         let ended = |code: i32, reason: &str| in_state(json!({"terminated": {"exitCode": code, "reason": reason}}));
         assert!(matches!(verdict("gone", Some(&ended(137, "OOMKilled"))), Some(RunError::OutOfMemory)));
         assert!(matches!(verdict("gone", Some(&ended(64, "Error"))), Some(RunError::NotDelivered(_))));
+        assert!(matches!(verdict("gone", Some(&ended(64, "OOMKilled"))), Some(RunError::NotDelivered(_))));
+        assert!(matches!(verdict("gone", Some(&ended(65, "OOMKilled"))), Some(RunError::Lost(_))));
         assert!(matches!(verdict("gone", Some(&ended(65, "Error"))), Some(RunError::Lost(_))));
         assert!(matches!(verdict("gone", None), Some(RunError::Lost(why)) if why.contains("its pod is gone")));
         // Its end is not known while it seems to run.
