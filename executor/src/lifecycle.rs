@@ -175,6 +175,11 @@ impl Lifecycle {
     /// Waits only for what is gone at once; everything else finishes on a tracked task, with retries. `held` is dropped when the
     /// sandbox is gone.
     pub(crate) async fn tear_down(self: &Arc<Self>, life: Life, held: Box<dyn Send>) {
+        self.tear_down_after(Duration::ZERO, life, held).await;
+    }
+
+    /// The same, of a sandbox in which nothing runs any more, and whose removal can wait that long.
+    pub(crate) async fn tear_down_after(self: &Arc<Self>, pause: Duration, life: Life, held: Box<dyn Send>) {
         let Life { id, engine, start } = life;
         if !engine.backend.outlives_process() {
             // In-process: it can be late, but leaves nothing.
@@ -189,6 +194,7 @@ impl Lifecycle {
         self.tasks.spawn(async move {
             let _until_gone = held;
             finish(id, start).await;
+            tokio::time::sleep(pause).await;
             this.destroy(&engine, id).await;
             this.live.lock().remove(&id);
         });

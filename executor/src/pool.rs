@@ -7,6 +7,7 @@
 //! # Guarantees
 //! - Only a sandbox of exactly the wanted spec is claimed, with more life left than the call can need.
 //! - Starting happens beside the calls, at most [`STARTS_AT_ONCE`] at a time over all pools, and slower and slower while it fails.
+//!   It makes way for calls: as long as half of a pool waits, one at a time is started, and none right after a claim.
 //! - A pool that is not wanted any more is emptied at once; a sandbox that was just claimed is not touched.
 //!
 //! # Assumptions
@@ -16,6 +17,7 @@ mod figures;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -38,6 +40,9 @@ pub const STARTS_AT_ONCE: usize = 4;
 const FIRST_REST: Duration = Duration::from_millis(500);
 /// The longest rest.
 const LONGEST_REST: Duration = Duration::from_secs(30);
+/// The moments around a call's delivery and its answer are the call's: to start or to remove a sandbox takes an engine's whole
+/// attention.
+pub(crate) const MAKE_WAY: Duration = Duration::from_millis(20);
 /// A sandbox that is lost sooner than this after its start counts as one that did not start.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -76,11 +81,17 @@ pub(crate) struct Pools {
     lifecycle: Arc<Lifecycle>,
     by_spec: RwLock<HashMap<SandboxSpec, Arc<Pool>>>,
     starts: Arc<Semaphore>,
+    closed: AtomicBool,
 }
 
 impl Pools {
     pub(crate) fn new(lifecycle: Arc<Lifecycle>) -> Self {
-        Self { lifecycle, by_spec: RwLock::default(), starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)) }
+        Self {
+            lifecycle,
+            by_spec: RwLock::default(),
+            starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+            closed: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn get(&self, spec: &SandboxSpec) -> Option<Arc<Pool>> {
@@ -96,6 +107,9 @@ impl Pools {
             .map(|(warm, engine)| (warm.spec.clone(), (warm, engine)))
             .collect();
         let mut pools = self.by_spec.write();
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
         pools.retain(|spec, pool| {
             let stays = wanted.get(spec).is_some_and(|(warm, _)| pool.warm == *warm);
             if !stays {
@@ -106,6 +120,13 @@ impl Pools {
         for (spec, (warm, engine)) in wanted {
             pools.entry(spec).or_insert_with(|| Pool::open(warm, engine, self.lifecycle.clone(), self.starts.clone()));
         }
+    }
+
+    /// Empties all of them, now and for good.
+    pub(crate) fn close(&self) {
+        let mut pools = self.by_spec.write();
+        self.closed.store(true, Ordering::Release);
+        pools.drain().for_each(|(_, pool)| pool.close());
     }
 
     pub(crate) fn status(&self) -> Vec<PoolStatus> {
@@ -136,6 +157,7 @@ struct State {
     starting: u32,
     rest: Duration,
     rest_until: Option<Instant>,
+    claimed: Option<Instant>,
     figures: Figures,
 }
 
@@ -177,6 +199,10 @@ impl Pool {
             if let Some(found) = self.take(timeout).await {
                 break Some(found);
             }
+            // Why nothing starts is told by a start of the call's own.
+            if self.rests() {
+                break None;
+            }
             tokio::select! {
                 () = canceled.cancelled() => break None,
                 () = self.closed.cancelled() => break None,
@@ -186,6 +212,10 @@ impl Pool {
         };
         self.count(found.is_some());
         found
+    }
+
+    pub(crate) fn has_idle(&self) -> bool {
+        !self.state.lock().idle.is_empty()
     }
 
     fn rests(&self) -> bool {
@@ -198,7 +228,7 @@ impl Pool {
 
     async fn take(&self, timeout: Duration) -> Option<Ready> {
         loop {
-            let idle = self.state.lock().idle.pop_front()?;
+            let idle = self.state.lock().pop()?;
             self.changed.notify_one();
             if idle.until.saturating_duration_since(Instant::now()) < timeout + REPORT_GRACE {
                 continue;
@@ -242,10 +272,15 @@ impl Pool {
         if let Some(until) = state.rest_until.filter(|until| *until > now) {
             return (0, renew.min(until));
         }
-        let held = u32::try_from(state.idle.len()).unwrap_or(u32::MAX).saturating_add(state.starting);
-        let missing = self.warm.size.saturating_sub(held);
+        let idle = u32::try_from(state.idle.len()).unwrap_or(u32::MAX);
+        let missing = self.warm.size.saturating_sub(idle.saturating_add(state.starting));
+        let at_ease = idle >= self.warm.size.div_ceil(2);
+        if let Some(claimed) = state.claimed.filter(|claimed| at_ease && missing > 0 && claimed.elapsed() < MAKE_WAY) {
+            return (0, renew.min(claimed + MAKE_WAY));
+        }
         // After a failure one goes ahead, and the others follow when it stands.
-        let missing = if state.rest_until.is_some() { missing.min(1 - state.starting.min(1)) } else { missing };
+        let one = at_ease || state.rest_until.is_some();
+        let missing = if one { missing.min(1 - state.starting.min(1)) } else { missing };
         state.starting += missing;
         (missing, renew)
     }
@@ -267,6 +302,8 @@ impl Pool {
                 let mut state = self.state.lock();
                 state.starting -= 1;
                 state.fail(why);
+                drop(state);
+                self.ready.notify_waiters();
             }
         }
         self.changed.notify_one();
@@ -356,6 +393,12 @@ impl Pool {
 }
 
 impl State {
+    fn pop(&mut self) -> Option<Idle> {
+        let idle = self.idle.pop_front()?;
+        self.claimed = Some(Instant::now());
+        Some(idle)
+    }
+
     fn fail(&mut self, why: String) {
         self.rest = (self.rest * 2).clamp(FIRST_REST, LONGEST_REST);
         self.rest_until = Some(Instant::now() + self.rest);

@@ -20,7 +20,7 @@ use thiserror::Error;
 use crate::backend::REPORT_GRACE;
 use crate::error::{RunError, StartError};
 use crate::lifecycle::{Engine, Lifecycle, NotStarted};
-use crate::pool::{PoolStatus, Pools, Ready, Warm};
+use crate::pool::{MAKE_WAY, PoolStatus, Pools, Ready, Warm};
 use crate::spec::SandboxSpec;
 use crate::wire::{Invocation, Report, WireKey};
 use crate::{Backend, BackendKind, Counts, Event, Host, InstanceId, Sandbox, SandboxId, SandboxLedger};
@@ -113,6 +113,11 @@ impl Dispatcher {
         self.pools.keep(wanted.into_iter().filter_map(with_engine).map(|(engine, warm)| (warm, engine)).collect());
     }
 
+    /// Whether a warm sandbox of this spec waits, as far as can be said: somebody else may be quicker.
+    pub fn is_ready(&self, spec: &SandboxSpec) -> bool {
+        self.pools.get(spec).is_some_and(|pool| pool.has_idle())
+    }
+
     /// The pools, by tool.
     pub fn pools(&self) -> Vec<PoolStatus> {
         self.pools.status()
@@ -149,7 +154,7 @@ impl Dispatcher {
         host: &dyn Host,
     ) -> Result<Report, Failure> {
         let (life, result) = match self.claim(spec, &invocation, host).await {
-            Some((life, sandbox)) => (life, self.invoke(sandbox, invocation, host).await),
+            Some((life, sandbox)) => (life, self.invoke(sandbox, invocation, host).await.map_err(not_delivered)),
             None => {
                 let id = SandboxId::generate();
                 host.observe(Event::Starting(id));
@@ -162,7 +167,9 @@ impl Dispatcher {
             }
         };
         host.observe(Event::Ended);
-        self.lifecycle.tear_down(life, host.tearing_down()).await;
+        // With a report nothing of it runs any more: the answer goes first.
+        let pause = if result.is_ok() { MAKE_WAY } else { Duration::ZERO };
+        self.lifecycle.tear_down_after(pause, life, host.tearing_down()).await;
         result
     }
 
@@ -200,7 +207,7 @@ impl Dispatcher {
 
     /// Empties the pools, and waits until every start and teardown under way has ended, or `patience` is over.
     pub async fn drain(&self, patience: Duration) {
-        self.pools.keep(Vec::new());
+        self.pools.close();
         self.lifecycle.drain(patience).await;
     }
 
@@ -225,6 +232,14 @@ impl Dispatcher {
             backend: kind,
             detail: "this gateway is configured without it".into(),
         })
+    }
+}
+
+/// A warm sandbox that died unnoticed fails before its invocation leaves, when a token is asked for: another may do.
+fn not_delivered(failure: Failure) -> Failure {
+    match failure {
+        Failure::Start(error @ StartError::Refused { .. }) => Failure::Run(RunError::NotDelivered(error.to_string())),
+        failure => failure,
     }
 }
 

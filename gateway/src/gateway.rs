@@ -158,31 +158,33 @@ impl Gateway {
 
         // 8. admit: what can run at all, and has room; held until the outcome
         Runner::check(&permit, call)?;
-        let _admission = self.limits.admit(&tool.definition.name, tool.definition.limits.concurrency)?;
+        let admission = self.limits.admit(&tool.definition.name, tool.definition.limits.concurrency)?;
 
         // 9. commit: durable before anything is delivered
         if call.canceled.is_cancelled() {
             return Err(CallError::Canceled { may_have_run: false });
         }
-        self.commit(call, record, &permit).await?;
+        let marked = self.commit(call, record, &permit).await?;
 
         // 11. run, 12. settle
         let (tool, obligations) = (permit.tool().clone(), permit.obligations().clone());
-        let report = self.runner.run(permit, call, &redactor).await?;
+        let report = self.runner.run(permit, call, &redactor, (admission, marked)).await?;
         let _settle = call.trace.span(span::SETTLE);
         inspect(&tool, &obligations, &redactor, report)
     }
 
-    async fn commit(&self, call: &LiveCall, record: &mut Record, permit: &Permit) -> Result<(), CallError> {
+    /// Writes the intent; answers whether it says that the call was delivered.
+    async fn commit(&self, call: &LiveCall, record: &mut Record, permit: &Permit) -> Result<bool, CallError> {
         let span = call.trace.span(span::COMMIT);
-        self.store.commit(record.intent(Runner::delivers_at_once(permit))).await.map_err(|error| {
+        let marked = self.runner.delivers_at_once(permit);
+        self.store.commit(record.intent(marked)).await.map_err(|error| {
             span.fail("not recorded");
             tracing::error!(call_id = %call.id, %error, "an intent could not be made durable");
             CallError::LedgerUnavailable
         })?;
         record.committed();
         call.started();
-        Ok(())
+        Ok(marked)
     }
 
     /// The one exit: records the outcome, then tells it. Nobody hears of an outcome that is not durable.

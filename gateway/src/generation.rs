@@ -53,7 +53,8 @@ impl Generation {
     /// # Errors
     /// Every problem of the first part that has any.
     pub fn load(config: &Config) -> Result<Self, GenerationError> {
-        let rules = Rules { allow_tags: config.kubernetes.allow_tags, ..Rules::now(&config.allowed_mounts) };
+        let (allow_tags, start_timeout) = (config.kubernetes.allow_tags, config.start_timeout);
+        let rules = Rules { allow_tags, start_timeout, ..Rules::now(&config.allowed_mounts) };
         let catalog = Catalog::load(&config.tools, &rules)?;
         let policy = Policy::load(&config.policy.path, config.policy.data.as_deref(), &policy_settings(&config.policy))?;
         let digest = hex::encode(Sha256::new().chain_update(catalog.digest()).chain_update(policy.digest()).finalize());

@@ -16,6 +16,7 @@ use crate::call::{CallEvent, CallId};
 use crate::catalog::{Arguments, Tool};
 use crate::error::CallError;
 use crate::inspect::Redactor;
+use crate::limits::Admission;
 use crate::live::LiveCall;
 use crate::policy::Permit;
 use crate::store::Store;
@@ -34,10 +35,12 @@ impl Runner {
         Self { dispatcher, store, telemetry }
     }
 
-    /// Whether delivery follows the commit at once, so that one durable row can say both. Where a sandbox takes time to start,
+    /// Whether delivery follows the commit at once, so that one durable row can say both. Where a sandbox has to be started first,
     /// delivery gets a durable mark of its own, and an interruption before it is known to have run nothing.
-    pub fn delivers_at_once(permit: &Permit) -> bool {
-        permit.tool().definition.executor.backend == BackendKind::Wasm
+    pub fn delivers_at_once(&self, permit: &Permit) -> bool {
+        let tool = permit.tool();
+        let is_ready = || tool.spec.as_ref().is_ok_and(|spec| self.dispatcher.is_ready(spec));
+        tool.definition.executor.backend == BackendKind::Wasm || is_ready()
     }
 
     /// Whether the permitted call can be made at all: its tool's artefact is there, its command line can be written.
@@ -54,16 +57,25 @@ impl Runner {
         command(tool, arguments).map(|_| ())
     }
 
-    /// Spends the permit: one sandbox, one invocation, one report.
+    /// Spends the permit: one sandbox, one invocation, one report. `admission` is given back when the call has ended; of a call
+    /// that was canceled, when its sandbox is gone too: nobody gets room for more by canceling. `marked` says that the ledger
+    /// has the call as delivered already.
     ///
     /// # Errors
     /// What the caller may know; the rest is logged here under the call's id.
-    pub async fn run(&self, permit: Permit, call: &LiveCall, redactor: &Redactor) -> Result<Report, CallError> {
+    pub async fn run(
+        &self,
+        permit: Permit,
+        call: &LiveCall,
+        redactor: &Redactor,
+        (admission, marked): (Admission, bool),
+    ) -> Result<Report, CallError> {
         let tool = permit.tool().clone();
         let name = &tool.definition.name;
         let spec = tool.spec.clone().map_err(|_| CallError::ToolUnavailable(name.clone()))?;
         let backend = spec.backend();
-        let host = CallHost::new(self, call, redactor, tool.definition.expose_logs, backend);
+        let admission = Mutex::new(Some(admission));
+        let host = CallHost { admission, marked, ..CallHost::new(self, call, redactor, tool.definition.expose_logs, backend) };
         let order = order(permit, spec, call.id, host.traceparent())?;
         let timeout = order.invocation.timeout;
         let mut result = self.dispatcher.run(order, &host).await;
@@ -152,13 +164,16 @@ struct CallHost<'a> {
     run: SpanGuard,
     start: Mutex<Option<SpanGuard>>,
     watch: SandboxWatch,
+    admission: Mutex<Option<Admission>>,
+    marked: bool,
 }
 
 impl<'a> CallHost<'a> {
     fn new(runner: &'a Runner, call: &'a LiveCall, redactor: &'a Redactor, expose_logs: bool, backend: BackendKind) -> Self {
         let run = call.trace.span(names::span::TOOL_RUN);
         let watch = SandboxWatch::new(runner.telemetry.metrics().clone(), backend);
-        Self { runner, call, redactor, expose_logs, backend, run, start: Mutex::new(None), watch }
+        let (start, admission) = (Mutex::new(None), Mutex::new(None));
+        Self { runner, call, redactor, expose_logs, backend, run, start, watch, admission, marked: false }
     }
 
     fn traceparent(&self) -> String {
@@ -219,7 +234,8 @@ impl Host for CallHost<'_> {
     }
 
     fn tearing_down(&self) -> Box<dyn Send> {
-        Box::new(self.call.trace.span(names::span::TEARDOWN))
+        let admission = if self.call.canceled.is_cancelled() { self.admission.lock().take() } else { None };
+        Box::new((self.call.trace.span(names::span::TEARDOWN), admission))
     }
 
     fn canceled(&self) -> &CancellationToken {
@@ -227,7 +243,7 @@ impl Host for CallHost<'_> {
     }
 
     async fn delivering(&self) -> Result<(), LedgerError> {
-        if self.backend == BackendKind::Wasm {
+        if self.marked {
             return Ok(());
         }
         self.runner.store.delivering(self.call.id).await.map_err(|error| LedgerError(error.to_string()))

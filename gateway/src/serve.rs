@@ -70,6 +70,9 @@ pub enum ServeError {
     Watch(String),
 }
 
+/// How long engines have, at the end, to let go of what is left.
+const LAST_ROUND: Duration = Duration::from_secs(5);
+
 /// A gateway that serves.
 pub struct Serving {
     /// The pipeline.
@@ -105,10 +108,6 @@ impl Serving {
         }
         let telemetry = Arc::new(Telemetry::from_env(log)?);
         let dispatcher = engines::dispatcher(&config, &store).await?;
-        let reaped = reaper::reap(&dispatcher).await;
-        if reaped > 0 {
-            tracing::warn!(sandboxes = reaped, "sandboxes of the last run were destroyed");
-        }
         // Before the sources are read: what is saved while the gateway starts is a change.
         let changes = watch::watch(Generation::sources(&config)).map_err(|error| ServeError::Watch(error.to_string()))?;
         let generation = Generation::load(&config)?;
@@ -191,8 +190,9 @@ impl Serving {
     pub async fn stop(self) {
         self.background.cancel();
         self.gateway.drain(self.grace).await;
-        // What was canceled in the middle of its start may have come up since.
-        reaper::reap(&self.dispatcher).await;
+        // What was canceled in the middle of its start may have come up since. What an engine does not let go of now, the next
+        // gateway ends.
+        let _ = tokio::time::timeout(LAST_ROUND, reaper::reap(&self.dispatcher)).await;
         self.doors.cancel();
         self.tasks.close();
         self.tasks.wait().await;

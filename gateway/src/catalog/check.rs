@@ -11,6 +11,7 @@ mod policy;
 mod schema;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 use time::Date;
@@ -28,6 +29,8 @@ pub struct Rules {
     pub allowed_mounts: Vec<PathBuf>,
     /// Whether a pod's image may be named by a tag.
     pub allow_tags: bool,
+    /// How long a sandbox may take to start, which is part of its life.
+    pub start_timeout: Duration,
     /// Today, for `review_by`.
     pub today: Date,
 }
@@ -35,7 +38,8 @@ pub struct Rules {
 impl Rules {
     /// The rules as of now.
     pub fn now(allowed_mounts: &[PathBuf]) -> Self {
-        Self { allowed_mounts: allowed_mounts.to_owned(), allow_tags: false, today: time::OffsetDateTime::now_utc().date() }
+        let (start_timeout, today) = (Duration::from_secs(30), time::OffsetDateTime::now_utc().date());
+        Self { allowed_mounts: allowed_mounts.to_owned(), allow_tags: false, start_timeout, today }
     }
 }
 

@@ -24,8 +24,8 @@ use crate::error::Violation;
 pub const DEEPEST: usize = 64;
 /// The most bytes that arguments may have with their defaults.
 pub const ARGUMENTS_MOST: usize = 1 << 20;
-/// What a sandbox may live on beyond its call's timeout: starting, reporting, being removed.
-const LIFE_BEYOND_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a sandbox may live on beyond its start and its call's timeout: reporting, being removed.
+const LIFE_BEYOND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a warm sandbox may wait for its call, beyond that.
 const LIFE_WARM: Duration = Duration::from_secs(600);
@@ -242,7 +242,8 @@ fn sandbox(definition: &Definition, source: Source, rules: &Rules) -> Result<San
         pids: executor.pids.unwrap_or(if container { 64 } else { 1 }),
         scratch: executor.scratch.unwrap_or(if container { half.min(ByteSize::mebibytes(16)) } else { ByteSize(0) }),
         mounts,
-        life: executor.timeout + LIFE_BEYOND_TIMEOUT + waiting,
+        // Twice: a token may take as long as the start before it.
+        life: rules.start_timeout * 2 + waiting + executor.timeout + LIFE_BEYOND_TIMEOUT,
     })
 }
 
