@@ -1,13 +1,13 @@
 //! Not one orphan: a gateway that is killed at random moments under load, and one that never comes back.
 //!
-//! `MAYFLY_TEST_KILLS` says how often it is killed: a few times in the suite, 50 for the figures in the README. `MAYFLY_TEST_SEED`
-//! repeats the moments of a run.
+//! `MAYFLY_TEST_KILLS` says how often it is killed: a few times in the suite, 50 for the figures in the README.
+//! `MAYFLY_TEST_SEED` repeats the moments of a run.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mayfly_tests::harness::busy::Busy;
-use mayfly_tests::harness::{Agent, Engine, Kind, Mayfly, Setup, until};
+use mayfly_tests::harness::{Agent, Engine, Kind, Setup, until};
 use serde_json::json;
 
 /// After the last kill.
@@ -19,14 +19,16 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 /// A gateway with a tool that is kept warm and one that is not, and takes a while.
-fn gateway(engine: &Engine, warm: u32) -> Mayfly {
+fn setup(engine: &Engine, warm: u32) -> Setup {
     let echo = "FROM debian:bookworm-slim\nENTRYPOINT [\"cat\"]\n";
     let slow = "FROM debian:bookworm-slim\nENTRYPOINT [\"sh\", \"-c\", \"sleep 1; cat\"]\n";
     let cpu = "timeout: 20s\n  cpu: '0.1'";
-    Setup::new()
-        .container(engine, "orphan_warm", echo, &format!("{cpu}\n  warm: {warm}"))
-        .container(engine, "orphan_cold", slow, cpu)
-        .start()
+    Setup::new().container(engine, "orphan_warm", echo, &format!("{cpu}\n  warm: {warm}")).container(
+        engine,
+        "orphan_cold",
+        slow,
+        cpu,
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,12 +50,12 @@ async fn kill_and_kill(engine: &Engine, kills: u64) {
     let seed = number("MAYFLY_TEST_SEED", fastrand::u64(..));
     eprintln!("{:?}: MAYFLY_TEST_SEED={seed} MAYFLY_TEST_KILLS={kills}", engine.kind);
     let mut moments = fastrand::Rng::with_seed(seed);
-    let mut mayfly = gateway(engine, WARM);
+    let secrets_before = secrets(engine);
+    let mut mayfly = setup(engine, WARM).start();
     let ann = mayfly.agent("ann");
     let instance = mayfly.ledger().await.instance;
     mayfly.until_pools_are_full(MINUTE);
 
-    let zombies_before = zombies();
     let busy = Busy::start(ann.clone(), &[("orphan_warm", 4), ("orphan_cold", 2)]);
     let (mut stood, mut last_kill) = (0, Instant::now());
     for _ in 0..kills {
@@ -88,13 +90,17 @@ async fn kill_and_kill(engine: &Engine, kills: u64) {
     );
     let ledger = mayfly.ledger().await;
     assert_eq!(ledger.running(), 0, "a call is without an outcome: {ledger:?}");
+    // Otherwise there was nothing to lose. Unanswered requests prove nothing: between two gateways there is nobody to answer.
+    assert!(!seen.answered.is_empty() && stood > 0, "{} calls answered, {stood} sandboxes stood", seen.answered.len());
+    assert!(ledger.in_state("interrupted") > 0, "no kill met a call: {ledger:?}");
     let ann = Agent { url: mayfly.url.clone(), ..ann };
     for (id, state) in seen.answered.iter().rev().take(100) {
         assert_eq!(ann.get(id).await.body["state"], json!(state), "what was answered is the outcome");
     }
     assert!(seen.answered.values().all(|state| state == "succeeded"), "{:?}", seen.answered.values().collect::<BTreeSet<_>>());
     assert!(seen.problems.is_empty(), "{:?}", seen.problems);
-    until("the dead are buried", CLEAN_WITHIN, || zombies().is_subset(&zombies_before));
+    assert_eq!(secrets(engine), secrets_before, "no Secret is left, and none is gone");
+    until("the dead are buried", CLEAN_WITHIN, || zombies(mayfly.pid()) == 0);
     eprintln!(
         "{:?}: {kills} kills, {} calls answered, {} interrupted, {stood} sandboxes stood when it was killed; \
          {:.1} s after the last kill nothing was left but a full pool",
@@ -105,16 +111,21 @@ async fn kill_and_kill(engine: &Engine, kills: u64) {
     );
 }
 
-/// Processes that ended and that nobody waits for.
-fn zombies() -> BTreeSet<u32> {
+/// The names of all Secrets where the sandboxes run, whatever labels they carry. Docker is never given any.
+fn secrets(engine: &Engine) -> String {
+    match engine.kind {
+        Kind::Docker => String::new(),
+        Kind::Kubernetes => engine.run("kubectl", &["-n", Engine::NAMESPACE, "get", "secrets", "-o", "name"], ""),
+    }
+}
+
+/// How many of a process's children ended without it taking notice.
+fn zombies(parent: u32) -> usize {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // After the name, which may hold anything.
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
-    })
-    .collect()
+    let stats = processes.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    // State and parent come after the name, which may hold anything.
+    let ended = format!("Z {parent} ");
+    stats.filter(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(&ended))).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,22 +144,29 @@ async fn on_kubernetes_a_gateway_that_never_comes_back_leaves_nothing_that_runs(
 
 /// Two gateways on one engine: one dies for good, the other lives on with what is its own, and clears away what nobody owns.
 async fn never_comes_back(engine: &Engine) {
-    let (mut dying, staying) = (gateway(engine, 2), gateway(engine, 2));
+    // So long that the call ends by the death of its gateway, not by itself.
+    let long = "FROM debian:bookworm-slim\nENTRYPOINT [\"sh\", \"-c\", \"sleep 30; cat\"]\n";
+    let mut dying = setup(engine, 2).container(engine, "orphan_long", long, "timeout: 60s\n  cpu: '0.1'").start();
+    let staying = setup(engine, 2).start();
     let (of_dying, of_staying) = (dying.ledger().await.instance, staying.ledger().await.instance);
     dying.until_pools_are_full(MINUTE);
     staying.until_pools_are_full(MINUTE);
     let kept = engine.sandboxes(&of_staying);
     let bob = dying.agent("bob");
-    let call = bob.start("orphan_cold", json!({"text": "x"})).await;
+    let call = bob.start("orphan_long", json!({"text": "x"})).await;
     assert_eq!(call.status, 202, "{call:?}");
     until("the call has its sandbox", MINUTE, || engine.running(&of_dying).len() == 3);
 
     // Created and never started, by gateways that are no more: one whose life is over, one whose is not.
     let (expired, unexpired) = (uuid::Uuid::now_v7().to_string(), uuid::Uuid::now_v7().to_string());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    abandon(engine, &expired, now - 1);
+    abandon(engine, &expired, now - 120);
     abandon(engine, &unexpired, now + 600);
 
+    let running = engine.running(&of_dying);
+    assert_eq!(running.len(), 3, "the pool and the call under way: {running:?}");
+    let call = bob.get(call.body["id"].as_str().unwrap()).await;
+    assert_eq!(call.body["state"], "running", "{call:?}");
     dying.kill();
     until("what it had has ended", Duration::from_secs(20), || engine.running(&of_dying).is_empty());
     until("what is nobody's goes", Duration::from_secs(25), || !engine.sandboxes(&expired).contains(&expired));

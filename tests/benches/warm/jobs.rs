@@ -3,16 +3,21 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
-use kube::api::{Api, DeleteParams, PostParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use mayfly_tests::harness::Engine;
 use serde_json::json;
 
 use crate::BASE;
 
+/// What their pods are found by.
+const APP: &str = "mayfly-bench";
+
 /// A client of the cluster, and the bare image in its registry.
 pub(crate) struct Jobs {
     api: Api<Job>,
+    pods: Api<Pod>,
     image: String,
 }
 
@@ -23,7 +28,8 @@ impl Jobs {
         let image = format!("{}/bench/base:1", engine.registry());
         docker.run("docker", &["tag", BASE, &image], "");
         docker.run("docker", &["push", "--quiet", &image], "");
-        Self { api: Api::namespaced(client, Engine::NAMESPACE), image }
+        let pods = Api::namespaced(client.clone(), Engine::NAMESPACE);
+        Self { api: Api::namespaced(client, Engine::NAMESPACE), pods, image }
     }
 
     /// Creates one and waits until it is complete. Its removal is not measured.
@@ -37,11 +43,20 @@ impl Jobs {
         taken
     }
 
-    /// That many at once: until the last is complete.
+    /// That many at once: the slowest of them. Their removal is not measured.
     pub(crate) async fn at_once(&self, count: usize, cpu: &str) -> Duration {
+        let taken = futures_util::future::join_all((0..count).map(|_| self.one(cpu))).await;
+        taken.into_iter().max().unwrap()
+    }
+
+    /// Waits until none of their pods is left: one that is being removed takes its share of the node.
+    pub(crate) async fn gone(&self) {
+        let theirs = ListParams::default().labels(&format!("app={APP}"));
         let begun = Instant::now();
-        futures_util::future::join_all((0..count).map(|_| self.one(cpu))).await;
-        begun.elapsed()
+        while !self.pods.list(&theirs).await.unwrap().items.is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the pods of the baseline's Jobs stay");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     fn job(&self, name: &str, cpu: &str) -> Job {
@@ -52,7 +67,7 @@ impl Jobs {
         });
         let job = json!({
             "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
-            "spec": {"backoffLimit": 0, "template": {"spec": {
+            "spec": {"backoffLimit": 0, "template": {"metadata": {"labels": {"app": APP}}, "spec": {
                 "restartPolicy": "Never", "automountServiceAccountToken": false, "enableServiceLinks": false,
                 "containers": [{
                     "name": "tool", "image": self.image, "command": ["cat", "/dev/null"], "securityContext": restricted,

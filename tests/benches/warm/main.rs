@@ -1,6 +1,7 @@
 //! Calls on Docker and on Kubernetes, warm and cold, beside a fresh container and a fresh Job of the same image, in one run.
 //!
-//! Needs a Docker Engine, KUBECONFIG and MAYFLY_TEST_REGISTRY (`tests/setup/cluster up DIR` starts such a cluster).
+//! Needs a Docker Engine, KUBECONFIG and MAYFLY_TEST_REGISTRY (`tests/setup/cluster up DIR` starts such a cluster). With
+//! MAYFLY_TEST_SKIP_KUBERNETES=1, what concerns Docker alone.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark")]
 
 mod docker;
@@ -19,10 +20,12 @@ const ECHO: &str = "FROM debian:bookworm-slim\nENTRYPOINT [\"cat\"]\n";
 
 fn main() {
     let docker = Engine::docker().expect("a Docker Engine");
-    let kubernetes = Engine::kubernetes().expect("a cluster");
+    let kubernetes = Engine::kubernetes();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let (mut figures, warm) = docker::compare(&docker).await;
-        figures.extend(kubernetes::compare(&kubernetes, &docker, warm).await);
+        if let Some(kubernetes) = kubernetes {
+            figures.extend(kubernetes::compare(&kubernetes, &docker, warm).await);
+        }
         publish(&figures);
     });
 }
