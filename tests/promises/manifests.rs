@@ -190,7 +190,7 @@ async fn the_gateway_runs_in_a_cluster() {
         return;
     };
     let _alone = NAMESPACES.lock().await;
-    let volume = Path::new(&state).join("gateway-data");
+    let volume = Path::new(&state).join(format!("gateway-data-{}", uuid::Uuid::now_v7()));
     std::fs::create_dir_all(&volume).unwrap();
     // The tools' images, pinned; their pods are the shipped ones.
     drop(gateway(&engine, &["k8s_get_deployment"], |yaml| yaml));

@@ -105,7 +105,7 @@ fn the_spec_holds_the_ceilings_and_lives_longer_than_the_call() {
     let pinned = SCALE.replace("scale:dev", &format!("scale@sha256:{}", "a".repeat(64)));
     let tool = tool(&pinned);
     let spec = tool.spec.unwrap();
-    assert_eq!(spec.life, Duration::from_secs(90));
+    assert_eq!(spec.life, Duration::from_secs(120));
     assert_eq!(
         (spec.memory, spec.cpu_millis, spec.pids, spec.scratch),
         (ByteSize::mebibytes(64), 1000, 64, ByteSize::mebibytes(16))
