@@ -22,10 +22,10 @@ fn main() {
     let docker = Engine::docker().expect("a Docker Engine");
     let kubernetes = Engine::kubernetes();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let (mut figures, warm) = docker::compare(&docker).await;
-        if let Some(kubernetes) = kubernetes {
-            figures.extend(kubernetes::compare(&kubernetes, &docker, warm).await);
-        }
+        let (figures, warm) = docker::compare(&docker).await;
         publish(&figures);
+        if let Some(kubernetes) = kubernetes {
+            kubernetes::compare(&kubernetes, &docker, warm).await;
+        }
     });
 }

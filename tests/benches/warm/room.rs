@@ -12,7 +12,7 @@ const MANY: u32 = 21;
 
 /// Memory and file descriptors of the gateway, for each sandbox that waits.
 pub(crate) async fn per_warm_sandbox(engine: &Engine) -> Vec<Figure> {
-    let warm = |size: u32| format!("timeout: 20s\n  cpu: '0.09'\n  warm: {size}");
+    let warm = |size: u32| format!("timeout: 20s\n  cpu: '0.045'\n  warm: {size}");
     let mayfly = Setup::new().container(engine, "bench_room", ECHO, &warm(FEW)).start();
     settled(&mayfly, FEW).await;
     let before = taken(&mayfly);
@@ -31,7 +31,7 @@ pub(crate) async fn per_warm_sandbox(engine: &Engine) -> Vec<Figure> {
 }
 
 async fn settled(mayfly: &Mayfly, size: u32) {
-    until("the pool is full", Duration::from_secs(120), || {
+    until("the pool is full", Duration::from_secs(300), || {
         let pools = mayfly.pools();
         pools[0]["size"] == size && pools[0]["idle"] == size
     });
