@@ -98,15 +98,17 @@ async fn kill_and_kill(engine: &Engine, kills: u64) {
         assert_eq!(ann.get(id).await.body["state"], json!(state), "what was answered is the outcome");
     }
     assert!(seen.answered.values().all(|state| state == "succeeded"), "{:?}", seen.answered.values().collect::<BTreeSet<_>>());
-    assert!(seen.problems.is_empty(), "{:?}", seen.problems);
+    // The pods of the dead hold their room for a while: a call that finds none on a small cluster says so.
+    assert!(seen.problems.keys().all(|problem| problem.ends_with("/saturated")), "{:?}", seen.problems);
     assert_eq!(secrets(engine), secrets_before, "no Secret is left, and none is gone");
     until("the dead are buried", CLEAN_WITHIN, || zombies(mayfly.pid()) == 0);
     eprintln!(
-        "{:?}: {kills} kills, {} calls answered, {} interrupted, {stood} sandboxes stood when it was killed; \
+        "{:?}: {kills} kills, {} calls answered, {} interrupted, {} without room, {stood} sandboxes stood when it was killed; \
          {:.1} s after the last kill nothing was left but a full pool",
         engine.kind,
         seen.answered.len(),
         ledger.in_state("interrupted"),
+        seen.problems.values().sum::<u64>(),
         took.as_secs_f64(),
     );
 }

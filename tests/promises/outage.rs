@@ -42,7 +42,9 @@ async fn survives(engine: &Engine, outage: impl FnOnce()) {
     let seen = busy.stop().await;
 
     assert!(before.answered.len() > 2 && before.problems.is_empty() && before.unanswered == 0, "{before:?}");
-    assert!(!seen.problems.is_empty(), "the load did not meet the outage: {seen:?}");
+    // A call either learns of the outage or sits it out.
+    let met = !seen.problems.is_empty() || seen.longest > Duration::from_secs(5);
+    assert!(met, "the load did not meet the outage: {seen:?}");
     for problem in seen.problems.keys() {
         assert!(CLEAR.iter().any(|clear| problem.ends_with(clear)), "{problem} of {:?}", seen.problems);
     }

@@ -37,7 +37,8 @@ pub fn mayfly() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let release = !cfg!(debug_assertions);
-        let mut cargo = Command::new(env!("CARGO"));
+        // The one that runs this: another one would build everything anew, and again when its turn comes.
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(root()).args(["build", "--quiet", "--workspace", "--bins"]);
         if release {
             cargo.arg("--release");
