@@ -14,13 +14,13 @@
 //! A backend's sandbox answers [`Sandbox::idle`] when it is lost: the end of its stream, or its silence, says so.
 
 mod figures;
+mod pools;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,7 @@ use crate::{Sandbox, SandboxId};
 use figures::Figures;
 
 pub use figures::PoolStatus;
+pub(crate) use pools::Pools;
 
 /// Most sandboxes that are being started for pools at once.
 pub const STARTS_AT_ONCE: usize = 4;
@@ -75,66 +76,6 @@ pub enum WhenEmpty {
 
 /// A sandbox that is ready, and its life.
 pub(crate) type Ready = (Life, Box<dyn Sandbox>);
-
-/// All pools, by spec.
-pub(crate) struct Pools {
-    lifecycle: Arc<Lifecycle>,
-    by_spec: RwLock<HashMap<SandboxSpec, Arc<Pool>>>,
-    starts: Arc<Semaphore>,
-    closed: AtomicBool,
-}
-
-impl Pools {
-    pub(crate) fn new(lifecycle: Arc<Lifecycle>) -> Self {
-        Self {
-            lifecycle,
-            by_spec: RwLock::default(),
-            starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
-            closed: AtomicBool::new(false),
-        }
-    }
-
-    pub(crate) fn get(&self, spec: &SandboxSpec) -> Option<Arc<Pool>> {
-        self.by_spec.read().get(spec).cloned()
-    }
-
-    /// Keeps exactly these from here on: pools of other specs are emptied, pools that stay the same are left alone.
-    pub(crate) fn keep(&self, wanted: Vec<(Warm, Engine)>) {
-        // A spec that two tools share is kept as the last one says.
-        let wanted: HashMap<_, _> = wanted
-            .into_iter()
-            .filter(|(warm, _)| warm.size > 0)
-            .map(|(warm, engine)| (warm.spec.clone(), (warm, engine)))
-            .collect();
-        let mut pools = self.by_spec.write();
-        if self.closed.load(Ordering::Acquire) {
-            return;
-        }
-        pools.retain(|spec, pool| {
-            let stays = wanted.get(spec).is_some_and(|(warm, _)| pool.warm == *warm);
-            if !stays {
-                pool.close();
-            }
-            stays
-        });
-        for (spec, (warm, engine)) in wanted {
-            pools.entry(spec).or_insert_with(|| Pool::open(warm, engine, self.lifecycle.clone(), self.starts.clone()));
-        }
-    }
-
-    /// Empties all of them, now and for good.
-    pub(crate) fn close(&self) {
-        let mut pools = self.by_spec.write();
-        self.closed.store(true, Ordering::Release);
-        pools.drain().for_each(|(_, pool)| pool.close());
-    }
-
-    pub(crate) fn status(&self) -> Vec<PoolStatus> {
-        let mut all: Vec<_> = self.by_spec.read().values().map(|pool| pool.status()).collect();
-        all.sort_by(|a, b| a.tool.cmp(&b.tool));
-        all
-    }
-}
 
 /// The waiting sandboxes of one spec.
 pub(crate) struct Pool {

@@ -260,3 +260,52 @@ async fn a_call_is_tried_again_only_where_nothing_was_delivered_and_under_anothe
     dispatcher.drain(SOON).await;
     assert!(engine.sandboxes().is_empty());
 }
+
+#[tokio::test]
+async fn a_call_does_not_wait_for_a_pool_whose_starts_fail() {
+    let (engine, ledger) = (Engine::new(Scenario::Fails), Ledger::prompt());
+    let dispatcher = dispatcher(&engine, &ledger);
+    dispatcher.keep_warm(vec![Warm { when_empty: WhenEmpty::Wait, ..warm(1) }]);
+    let result = tokio::time::timeout(SOON, dispatcher.run(order(), &Caller::default())).await.expect("soon");
+    assert!(matches!(&result, Err(Failure::Start(error)) if error.to_string().contains("it fails")), "{result:?}");
+    dispatcher.drain(SOON).await;
+}
+
+#[tokio::test]
+async fn what_is_wanted_after_the_drain_is_not_started() {
+    let (engine, ledger) = (Engine::new(Scenario::Works), Ledger::prompt());
+    let dispatcher = dispatcher(&engine, &ledger);
+    dispatcher.keep_warm(vec![warm(1)]);
+    holds(&dispatcher, 1).await;
+    dispatcher.drain(SOON).await;
+    // A reload that comes late.
+    dispatcher.keep_warm(vec![warm(1)]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((dispatcher.pools().len(), engine.sandboxes().len(), engine.asked()), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn a_pool_at_ease_starts_one_at_a_time_and_one_in_need_all() {
+    let (engine, ledger) = (Engine::new(Scenario::Works), Ledger::prompt());
+    let dispatcher = dispatcher(&engine, &ledger);
+    dispatcher.keep_warm(vec![warm(4)]);
+    holds(&dispatcher, 4).await;
+    engine.becomes(Scenario::StartsSlowly);
+    dispatcher.run(order(), &Caller::default()).await.unwrap();
+    dispatcher.run(order(), &Caller::default()).await.unwrap();
+    tokio::time::sleep(4 * MAKE_WAY).await;
+    assert_eq!(engine.asked(), 5, "half of it waits, so one at a time");
+    dispatcher.run(order(), &Caller::default()).await.unwrap();
+    let begun = Instant::now();
+    while engine.asked() < 7 {
+        assert!(begun.elapsed() < SOON, "less than half of it waits, so all that are missing");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    engine.becomes(Scenario::Works);
+    for _ in 0..3 {
+        engine.go_on();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    dispatcher.drain(SOON).await;
+    assert!(engine.sandboxes().is_empty());
+}
