@@ -1,7 +1,8 @@
 //! Frames: how the values of [`crate::wire`] travel over a byte stream.
 //!
 //! A frame is a length (unsigned 32-bit, big-endian) and that many bytes of CBOR (RFC 8949). The first frame each way is in the
-//! clear, because the key travels in one of them; [`FrameWriter::seal`] and [`FrameReader::seal`] seal all that follow.
+//! clear, because the key travels in one of them; [`FrameWriter::seal`] and [`FrameReader::seal`] seal all that follow. What was in
+//! a frame does not stay in its buffers: it is wiped once it is written or read.
 //!
 //! Any number of parties may send at once through clones of an [`Outbox`]; [`pump`] alone owns the stream. The queue is short and
 //! first come, first served, so that whoever sends much waits, and a sign of life is never more than a queue behind.
@@ -10,15 +11,15 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio_util::codec::length_delimited::{Builder, LengthDelimitedCodec, LengthDelimitedCodecError};
-use tokio_util::codec::{Encoder, FramedRead};
+use tokio_util::codec::FramedRead;
+use tokio_util::codec::length_delimited::{LengthDelimitedCodec, LengthDelimitedCodecError};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::seal::{OVERHEAD, Seal, SealError};
 
@@ -53,21 +54,17 @@ pub enum FrameError {
 /// The bytes of a frame's length.
 const HEAD: usize = size_of::<u32>();
 
-fn codec() -> Builder {
-    let mut codec = LengthDelimitedCodec::builder();
-    codec.big_endian().length_field_type::<u32>().max_frame_length(MAX_FRAME);
-    codec
-}
-
 /// Keeps the length in front of what it yields: a codec that takes it away at once would see a stream that ends right behind it
 /// as one that ends between two frames.
-fn reading_codec() -> LengthDelimitedCodec {
-    codec().num_skip(0).length_adjustment(HEAD as isize).new_codec()
+fn codec() -> LengthDelimitedCodec {
+    let mut codec = LengthDelimitedCodec::builder();
+    codec.big_endian().length_field_type::<u32>().max_frame_length(MAX_FRAME);
+    codec.num_skip(0).length_adjustment(HEAD as isize).new_codec()
 }
 
-fn encode<T: Serialize>(frame: &T) -> Result<Vec<u8>, FrameError> {
-    let mut body = Vec::new();
-    ciborium::into_writer(frame, &mut body).map_err(|_| FrameError::Malformed)?;
+fn encode<T: Serialize>(frame: &T) -> Result<Zeroizing<Vec<u8>>, FrameError> {
+    let mut body = Zeroizing::new(Vec::new());
+    ciborium::into_writer(frame, &mut *body).map_err(|_| FrameError::Malformed)?;
     Ok(body)
 }
 
@@ -81,17 +78,17 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
 #[derive(Debug)]
 pub struct FrameWriter<W, T> {
     stream: W,
-    codec: LengthDelimitedCodec,
     seal: Option<Seal>,
-    /// What of the current frame is not written yet.
-    rest: BytesMut,
+    /// The current frame, and how much of it is written.
+    current: Zeroizing<Vec<u8>>,
+    written: usize,
     frames: PhantomData<fn(T)>,
 }
 
 impl<W: AsyncWrite + Unpin, T: Serialize> FrameWriter<W, T> {
     /// Writes to `stream`, in the clear.
     pub fn new(stream: W) -> Self {
-        Self { stream, codec: codec().new_codec(), seal: None, rest: BytesMut::new(), frames: PhantomData }
+        Self { stream, seal: None, current: Zeroizing::default(), written: 0, frames: PhantomData }
     }
 
     /// Seals every frame from here on.
@@ -111,19 +108,27 @@ impl<W: AsyncWrite + Unpin, T: Serialize> FrameWriter<W, T> {
         if let Some(seal) = &mut self.seal {
             seal.seal(&mut body)?;
         }
-        self.codec.encode(Bytes::from(body), &mut self.rest)?;
+        let length = u32::try_from(body.len()).map_err(|_| FrameError::TooLong)?.to_be_bytes();
         // A future that was dropped half-way left its rest here: it goes first, and the stream stays in step.
-        while self.rest.has_remaining() {
-            if self.stream.write_buf(&mut self.rest).await? == 0 {
-                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+        let rest = self.current.get(self.written..).unwrap_or_default();
+        let mut next = Zeroizing::new(Vec::with_capacity(rest.len() + HEAD + body.len()));
+        next.extend_from_slice(rest);
+        next.extend_from_slice(&length);
+        next.extend_from_slice(&body);
+        (self.current, self.written) = (next, 0);
+        while self.unfinished() {
+            match self.stream.write(&self.current[self.written..]).await? {
+                0 => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                written => self.written += written,
             }
         }
+        self.current.zeroize();
         Ok(self.stream.flush().await?)
     }
 
     /// Whether the last frame left in part at most: a peer cannot have read it.
     pub fn unfinished(&self) -> bool {
-        self.rest.has_remaining()
+        self.written < self.current.len()
     }
 }
 
@@ -138,7 +143,7 @@ pub struct FrameReader<R, T> {
 impl<R: AsyncRead + Unpin, T: DeserializeOwned> FrameReader<R, T> {
     /// Reads from `stream`, in the clear.
     pub fn new(stream: R) -> Self {
-        Self { stream: FramedRead::new(stream, reading_codec()), seal: None, frames: PhantomData }
+        Self { stream: FramedRead::new(stream, codec()), seal: None, frames: PhantomData }
     }
 
     /// Takes only sealed frames from here on.
@@ -156,11 +161,14 @@ impl<R: AsyncRead + Unpin, T: DeserializeOwned> FrameReader<R, T> {
             Some(inner) if inner.is::<LengthDelimitedCodecError>() => FrameError::TooLong,
             _ => FrameError::Stream(error),
         })?;
-        let mut body = Vec::from(body.split_off(HEAD));
-        if let Some(seal) = &mut self.seal {
-            seal.open(&mut body)?;
-        }
-        decode(&body).map(Some)
+        let Some(seal) = &mut self.seal else {
+            let frame = decode(&body[HEAD..]);
+            body.zeroize();
+            return frame.map(Some);
+        };
+        let mut opened = Zeroizing::new(body[HEAD..].to_vec());
+        seal.open(&mut opened)?;
+        decode(&opened).map(Some)
     }
 }
 
@@ -217,6 +225,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;

@@ -13,6 +13,7 @@
 //! The namespace is for sandboxes alone: whatever carries our labels there is ours to list and delete.
 
 mod cluster;
+mod issuer;
 mod job;
 mod pods;
 mod sandbox;
@@ -27,6 +28,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, PropagationPolicy};
 
+pub use issuer::{Issue, TokenIssuer};
 pub use job::{job, job_name};
 
 use crate::error::{BackendError, StartError};

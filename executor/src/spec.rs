@@ -182,6 +182,8 @@ pub struct Pod {
     pub tolerations: Vec<Toleration>,
     /// Secrets of the namespace that hold registry credentials. Only the kubelet reads them.
     pub image_pull_secrets: Vec<String>,
+    /// What of its CPU ceiling a node keeps free for it, in thousandths of a core; `None`: all of it.
+    pub cpu_request_millis: Option<u32>,
 }
 
 /// A taint that a pod tolerates, as Kubernetes has it.

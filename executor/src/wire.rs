@@ -49,8 +49,8 @@ pub struct Invocation {
     pub command: Vec<String>,
     /// The arguments as JSON, written to the tool's standard input, which is then closed.
     pub stdin: Bytes,
-    /// Environment of the tool's own process, beside the executor's small fixed one. Never secrets of the gateway.
-    pub environment: BTreeMap<String, String>,
+    /// Environment of the tool's own process, beside the executor's small fixed one: this call's credentials, never the gateway's.
+    pub environment: BTreeMap<String, SecretText>,
     /// Files for the tool, written before it starts.
     pub files: Vec<SecretFile>,
     /// Time from acceptance until the tool is killed.
@@ -63,6 +63,29 @@ pub struct Invocation {
     pub egress: BTreeSet<Destination>,
     /// W3C `traceparent` of the `tool.run` span.
     pub traceparent: String,
+}
+
+/// The value of a variable that a call brings along. Wiped when dropped, never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(transparent)]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// A value.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The value itself: for the process that is to have it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretText(..)")
+    }
 }
 
 /// A file that a call brings along: mode 0400, in a folder that is memory. Wiped when dropped, never printed.
@@ -304,15 +327,20 @@ mod tests {
             key: WireKey([7; 32]),
             command: vec!["canary".into()],
             stdin: Bytes::from_static(b"canary"),
-            environment: BTreeMap::new(),
-            files: Vec::new(),
+            environment: BTreeMap::from([("TOKEN".into(), SecretText::new("canary"))]),
+            files: vec![SecretFile::new("/tmp/token", b"canary".to_vec())],
             inet: false,
             timeout: Duration::ZERO,
             output_limit: ByteSize(1),
             egress: BTreeSet::new(),
             traceparent: String::new(),
         };
-        let shown = format!("{invocation:?} {:?}", ToExecutor::Invocation(invocation.clone()));
+        let shown = format!(
+            "{invocation:?} {:?} {:?} {:?}",
+            ToExecutor::Invocation(invocation.clone()),
+            invocation.files,
+            invocation.environment
+        );
         assert!(!shown.contains("canary") && !shown.contains('7'), "{shown}");
     }
 

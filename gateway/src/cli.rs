@@ -1,18 +1,21 @@
 //! The commands. Each is a `clap` type with a `run` that answers with an [`Exit`] or a [`Failure`]; nothing here decides
 //! anything that a gateway decides.
 
+pub mod access;
 pub mod agent;
 pub mod arguments;
 pub mod backends;
 pub mod call;
 pub mod client;
 pub mod config;
+pub mod credential;
 pub mod demo;
 pub mod doctor;
 pub mod exit;
 pub mod output;
 pub mod policy;
 pub mod pool;
+pub mod secret;
 pub mod serve;
 pub mod tool;
 pub mod tool_build;
@@ -51,6 +54,12 @@ enum Command {
     Policy(policy::PolicyCommand),
     /// Look at warm sandboxes
     Pool(pool::PoolCommand),
+    /// Ask who may call what
+    Access(access::AccessCommand),
+    /// Keep the secrets that calls may be given
+    Secret(secret::SecretCommand),
+    /// Look at what was minted for calls
+    Credential(credential::CredentialCommand),
     /// Check a configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -96,6 +105,9 @@ impl Command {
             Self::Tool(ToolVerb::List(command)) => command.run().await,
             Self::Policy(command) => command.run().await,
             Self::Pool(command) => command.run().await,
+            Self::Access(command) => command.run().await,
+            Self::Secret(command) => command.run().await,
+            Self::Credential(command) => command.run().await,
             Self::Config(command) => command.run(&mut std::io::stdout()).map_err(unwritten),
             Self::Doctor(command) => command.run().await,
         }

@@ -4,8 +4,10 @@
 //! start where the gateway was started. The environment says only where the configuration is (`MAYFLY_CONFIG`) and where data
 //! lies (`MAYFLY_DATA_DIR`); export of telemetry is configured by the standard `OTEL_*` variables.
 
+mod credentials;
 mod validate;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,9 @@ use serde_json::{Map, Value};
 
 use crate::document::{Document, NotYet, Problem, Shape};
 use crate::units::{FORMATS, address_schema, duration_schema, duration_text, size_schema};
+pub use credentials::{
+    ExchangeConfig, KeySource, Oauth2Config, PostgresConfig, SecretRef, SecretsConfig, SourceConfig, TokenConfig, VaultConfig,
+};
 
 /// The configuration of a gateway (`mayfly.yaml`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,6 +61,10 @@ pub struct Config {
     #[serde(with = "duration_text")]
     #[schemars(schema_with = "duration_schema")]
     pub start_timeout: Duration,
+    /// The vault of `mayfly secret`.
+    pub secrets: SecretsConfig,
+    /// Where credentials of calls come from, each source under the name that `tool.yaml` uses for it.
+    pub credentials: BTreeMap<String, SourceConfig>,
     /// Sandboxes in this process.
     pub wasm: WasmSettings,
     /// Sandboxes in containers.
@@ -229,6 +238,8 @@ impl Default for Config {
             durability: Durability::Full,
             drain_grace: Duration::from_secs(30),
             start_timeout: Duration::from_secs(30),
+            secrets: SecretsConfig::default(),
+            credentials: BTreeMap::new(),
             wasm: WasmSettings::default(),
             docker: DockerSettings::default(),
             kubernetes: KubernetesSettings::default(),

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use mayfly_executor::docker::{DockerBackend, DockerConfig};
-use mayfly_executor::kubernetes::{KubernetesBackend, KubernetesConfig};
+use mayfly_executor::kubernetes::{KubernetesBackend, KubernetesConfig, TokenIssuer};
 use mayfly_executor::wasm::{WasmBackend, WasmConfig};
 use mayfly_executor::{Backend, BackendKind, Dispatcher, InstanceId, SandboxLedger};
 use thiserror::Error;
 
-use crate::config::{Config, Enabled};
+use crate::config::{Config, Enabled, KubernetesSettings};
 use crate::store::Store;
 
 /// A backend cannot start, or was asked for and does not answer.
@@ -38,14 +38,17 @@ pub fn docker(config: &Config, instance: InstanceId) -> DockerBackend {
 
 /// The Kubernetes backend of a configuration; nothing is asked of the cluster yet.
 pub fn kubernetes(config: &Config, instance: InstanceId) -> KubernetesBackend {
-    let settings = config.kubernetes.clone();
-    KubernetesBackend::connect(KubernetesConfig {
-        kubeconfig: settings.kubeconfig,
-        context: settings.context,
-        namespace: settings.namespace,
-        allow_tags: settings.allow_tags,
-        instance,
-    })
+    KubernetesBackend::connect(cluster(config, config.kubernetes.namespace.clone(), instance))
+}
+
+/// Tokens of service accounts in a namespace of the same cluster.
+pub fn token_issuer(config: &Config, namespace: String, instance: InstanceId) -> TokenIssuer {
+    TokenIssuer::connect(cluster(config, namespace, instance))
+}
+
+fn cluster(config: &Config, namespace: String, instance: InstanceId) -> KubernetesConfig {
+    let KubernetesSettings { kubeconfig, context, allow_tags, .. } = config.kubernetes.clone();
+    KubernetesConfig { kubeconfig, context, namespace, allow_tags, instance }
 }
 
 /// The dispatcher over every engine that is configured and, where that is enough, answers.

@@ -116,6 +116,9 @@ pub enum CallError {
     /// The tool's image or module is not there, or its engine does not answer.
     #[error("`{0}` cannot run at the moment; an operator finds the reason with `mayfly tool list` and `mayfly doctor`")]
     ToolUnavailable(String),
+    /// A credential that the call needs could not be had.
+    #[error("the credential `{0}` could not be had, so the call was not made; the operator's log says why, under this call's id")]
+    CredentialUnavailable(String),
     /// The ledger could not be written, so nothing was run.
     #[error("this call could not be recorded, so it was not made")]
     LedgerUnavailable,
@@ -182,6 +185,7 @@ impl CallError {
             Self::Saturated => (503, "saturated", "Gateway at its limit", Denied),
             Self::Draining => (503, "draining", "Shutting down", Denied),
             Self::ToolUnavailable(_) => (503, "tool-unavailable", "Tool unavailable", Failed),
+            Self::CredentialUnavailable(_) => (503, "credential-unavailable", "Credential unavailable", Failed),
             Self::LedgerUnavailable => (503, "ledger-unavailable", "Call could not be recorded", Failed),
             Self::TimedOut(_) => (504, "timed-out", "Tool timed out", TimedOut),
             Self::Canceled { .. } => (409, "canceled", "Call canceled", Canceled),

@@ -20,14 +20,16 @@ use tokio_util::task::TaskTracker;
 
 use crate::call::{CallEvent, CallId, CallRequest, CallView};
 use crate::caller::{Authenticator, Caller};
+use crate::credentials::{Credentials, Held};
 use crate::error::CallError;
 use crate::generation::Generation;
-use crate::inspect::{Inspected, Redactor, inspect};
+use crate::inspect::{Inspected, inspect};
 use crate::limits::Limits;
 use crate::live::{LiveCall, LiveCalls};
 use crate::policy::{Decision, Permit, Question, Verdict};
 use crate::record::Record;
-use crate::runner::Runner;
+use crate::redact::Redactor;
+use crate::runner::{Bound, Runner};
 use crate::store::{Outcome, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::names::span;
@@ -54,6 +56,8 @@ pub struct Gateway {
     pub limits: Limits,
     /// The ledger.
     pub store: Arc<Store>,
+    /// Where calls get their credentials.
+    pub credentials: Arc<Credentials>,
     /// The way to the sandboxes.
     pub runner: Runner,
     /// Traces, metrics.
@@ -158,6 +162,7 @@ impl Gateway {
 
         // 8. admit: what can run at all, and has room; held until the outcome
         Runner::check(&permit, call)?;
+        record.credentials(call, &permit);
         let admission = self.limits.admit(&tool.definition.name, tool.definition.limits.concurrency)?;
 
         // 9. commit: durable before anything is delivered
@@ -166,17 +171,23 @@ impl Gateway {
         }
         let marked = self.commit(call, record, &permit).await?;
 
+        // 10. mint: before a sandbox is claimed, so that a source that fails wastes none
+        let credentials = self.mint(call, &permit).await?;
+        let redactor = redactor.with(&credentials);
+
         // 11. run, 12. settle
         let (tool, obligations) = (permit.tool().clone(), permit.obligations().clone());
-        let report = self.runner.run(permit, call, &redactor, (admission, marked)).await?;
+        let report = self.runner.run(permit, call, &redactor, Bound { credentials, admission, marked }).await?;
         let _settle = call.trace.span(span::SETTLE);
-        inspect(&tool, &obligations, &redactor, report)
+        let inspected = inspect(&tool, &obligations, &redactor, report);
+        record.leaked(call, redactor.found());
+        inspected
     }
 
     /// Writes the intent; answers whether it says that the call was delivered.
     async fn commit(&self, call: &LiveCall, record: &mut Record, permit: &Permit) -> Result<bool, CallError> {
         let span = call.trace.span(span::COMMIT);
-        let marked = self.runner.delivers_at_once(permit);
+        let marked = self.credentials.at_hand(permit) && self.runner.delivers_at_once(permit);
         self.store.commit(record.intent(marked)).await.map_err(|error| {
             span.fail("not recorded");
             tracing::error!(call_id = %call.id, %error, "an intent could not be made durable");
@@ -185,6 +196,14 @@ impl Gateway {
         record.committed();
         call.started();
         Ok(marked)
+    }
+
+    async fn mint(&self, call: &LiveCall, permit: &Permit) -> Result<Held, CallError> {
+        if !Credentials::wanted(permit) {
+            return Ok(Held::default());
+        }
+        let span = call.trace.span(span::MINT);
+        self.credentials.mint(permit, call).await.inspect_err(|error| span.fail(error.face().title))
     }
 
     /// The one exit: records the outcome, then tells it. Nobody hears of an outcome that is not durable.
@@ -337,6 +356,7 @@ impl Gateway {
             let _ = tokio::time::timeout(Duration::from_secs(15), self.tasks.wait()).await;
         }
         self.runner.drain(Duration::from_secs(10)).await;
+        self.credentials.revoker().drain(Duration::from_secs(10)).await;
     }
 }
 

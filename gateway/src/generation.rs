@@ -10,7 +10,7 @@ use crate::call::CallRequest;
 use crate::caller::Caller;
 use crate::catalog::definition::Tier;
 use crate::catalog::{Catalog, CatalogError, Rules, Tool};
-use crate::config::{Config, PolicyConfig};
+use crate::config::{Config, PolicyConfig, SourceConfig};
 use crate::error::CallError;
 use crate::policy::{Policy, PolicyLoadError, PolicySettings};
 use crate::view::ToolView;
@@ -54,7 +54,9 @@ impl Generation {
     /// Every problem of the first part that has any.
     pub fn load(config: &Config) -> Result<Self, GenerationError> {
         let (allow_tags, start_timeout) = (config.kubernetes.allow_tags, config.start_timeout);
-        let rules = Rules { allow_tags, start_timeout, ..Rules::now(&config.allowed_mounts) };
+        let scopes = |source: &SourceConfig| source.scopes().map(|scopes| scopes.iter().cloned().collect());
+        let sources = Some(config.credentials.iter().map(|(name, source)| (name.clone(), scopes(source))).collect());
+        let rules = Rules { allow_tags, start_timeout, sources, ..Rules::now(&config.allowed_mounts) };
         let catalog = Catalog::load(&config.tools, &rules)?;
         let policy = Policy::load(&config.policy.path, config.policy.data.as_deref(), &policy_settings(&config.policy))?;
         let digest = hex::encode(Sha256::new().chain_update(catalog.digest()).chain_update(policy.digest()).finalize());
@@ -84,7 +86,7 @@ impl Generation {
     pub fn resolve(&self, caller: &Caller, request: &CallRequest) -> Result<Arc<Tool>, (CallError, Option<Absence>)> {
         let absent = |why| (CallError::UnknownTool(request.tool.clone()), Some(why));
         let tool = self.catalog.get(&request.tool).ok_or_else(|| absent(Absence::Unknown))?;
-        if tool.definition.tier == Tier::Forbidden || !self.shows(caller, &tool.definition.name) {
+        if !self.sees(caller, tool) {
             return Err(absent(Absence::Hidden));
         }
         match &request.version {
@@ -104,8 +106,10 @@ impl Generation {
         open.iter().filter(|tool| shown.contains(tool.definition.name.as_str())).map(|tool| ToolView::from(&***tool)).collect()
     }
 
-    fn shows(&self, caller: &Caller, tool: &str) -> bool {
-        self.policy.visible(caller, OffsetDateTime::now_utc(), [tool]).contains(tool)
+    /// Whether a tool is there for this caller.
+    pub fn sees(&self, caller: &Caller, tool: &Tool) -> bool {
+        let name = tool.definition.name.as_str();
+        tool.definition.tier != Tier::Forbidden && self.policy.visible(caller, OffsetDateTime::now_utc(), [name]).contains(name)
     }
 }
 

@@ -5,13 +5,12 @@
 use mayfly_executor::wire::{Exit, Report};
 use serde_json::{Value, json};
 
-use crate::catalog::{Arguments, DEEPEST, REDACTED, Tool, depth};
+use crate::catalog::{DEEPEST, Tool, depth};
 use crate::error::CallError;
 use crate::http::strict;
 use crate::policy::Obligations;
+use crate::redact::{Cut, Redactor};
 
-/// Values shorter than this are not searched for: they would redact half the output and protect nothing.
-const SHORTEST_REDACTED: usize = 4;
 /// Most characters of a failed tool's standard error that the record keeps.
 const DETAIL: usize = 500;
 
@@ -30,75 +29,6 @@ pub struct Inspected {
     pub may_have_run: bool,
     /// Bytes of standard output before inspection.
     pub output_bytes: usize,
-}
-
-/// The strings of a call that must not leave towards the agent: its `writeOnly` arguments.
-#[derive(Clone, Default)]
-pub struct Redactor(Vec<String>);
-
-impl Redactor {
-    /// Collects them from the places where the redacted form of the arguments differs from the value.
-    pub fn of(arguments: &Arguments) -> Self {
-        let mut hidden = Vec::new();
-        collect(&arguments.value, &arguments.redacted, &mut hidden);
-        hidden.retain(|text| text.len() >= SHORTEST_REDACTED);
-        // Longest first, so that a value inside another does not leave the rest of it behind.
-        hidden.sort_by_key(|text| std::cmp::Reverse(text.len()));
-        hidden.dedup();
-        Self(hidden)
-    }
-
-    /// `text` without them.
-    pub fn text(&self, text: String) -> String {
-        self.0
-            .iter()
-            .fold(text, |text, hidden| if text.contains(hidden.as_str()) { text.replace(hidden, REDACTED) } else { text })
-    }
-
-    fn value(&self, value: &mut Value) {
-        match value {
-            Value::String(text) => *text = self.text(std::mem::take(text)),
-            Value::Array(items) => items.iter_mut().for_each(|item| self.value(item)),
-            Value::Object(members) => {
-                let cleaned = std::mem::take(members).into_iter().map(|(name, mut member)| {
-                    self.value(&mut member);
-                    (self.text(name), member)
-                });
-                *members = cleaned.collect();
-            }
-            Value::Number(number) => {
-                if self.0.contains(&number.to_string()) {
-                    *value = Value::String(REDACTED.to_owned());
-                }
-            }
-            Value::Null | Value::Bool(_) => {}
-        }
-    }
-}
-
-fn collect(value: &Value, redacted: &Value, hidden: &mut Vec<String>) {
-    match (value, redacted) {
-        (value, redacted) if value == redacted => {}
-        (Value::Object(members), Value::Object(shown)) => {
-            for (name, member) in members {
-                collect(member, shown.get(name).unwrap_or(&Value::Null), hidden);
-            }
-        }
-        (Value::Array(items), Value::Array(shown)) if items.len() == shown.len() => {
-            items.iter().zip(shown).for_each(|(item, shown)| collect(item, shown, hidden));
-        }
-        (value, _) => leaves(value, hidden),
-    }
-}
-
-fn leaves(value: &Value, hidden: &mut Vec<String>) {
-    match value {
-        Value::String(text) => hidden.push(text.clone()),
-        Value::Number(number) => hidden.push(number.to_string()),
-        Value::Array(items) => items.iter().for_each(|item| leaves(item, hidden)),
-        Value::Object(members) => members.values().for_each(|member| leaves(member, hidden)),
-        Value::Null | Value::Bool(_) => {}
-    }
 }
 
 /// Turns a report into what the agent gets.
@@ -150,11 +80,14 @@ fn failure(tool: &Tool, obligations: &Obligations, exit: &Exit) -> Result<(Strin
 }
 
 fn detail(report: &Report, redactor: &Redactor) -> Option<String> {
-    let stderr = String::from_utf8_lossy(&report.stderr);
+    let stderr = String::from_utf8_lossy(&report.stderr).into_owned();
+    let cut = if report.stderr_truncated { Cut::Start } else { Cut::Nowhere };
+    // As a whole, before all but its end is left out: half of a value would not be known for one.
+    let stderr = redactor.cut_text(stderr, cut);
     let last = stderr.trim_end().char_indices().rev().nth(DETAIL - 1).map_or(0, |(at, _)| at);
-    let parts = [report.detail.as_deref().unwrap_or_default(), stderr[last..].trim()];
+    let parts = [redactor.text(report.detail.clone().unwrap_or_default()), stderr[last..].trim().to_owned()];
     let told = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
-    (!told.is_empty()).then(|| redactor.text(told))
+    (!told.is_empty()).then_some(told)
 }
 
 /// Whether an output has to have rows for a cap to be kept.
@@ -197,21 +130,6 @@ fn parse(stdout: &[u8]) -> Result<Value, ()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn redactor(value: Value, redacted: Value) -> Redactor {
-        Redactor::of(&Arguments { bytes: value.to_string().into(), value: value.into(), redacted: redacted.into() })
-    }
-
-    #[test]
-    fn hidden_arguments_do_not_come_back() {
-        let r = redactor(
-            json!({"user": "ann", "password": "hunter22", "pins": [123456]}),
-            json!({"user": "ann", "password": REDACTED, "pins": REDACTED}),
-        );
-        let mut value = json!({"echo": "pw=hunter22;", "hunter22": 1, "list": ["ann", 123456]});
-        r.value(&mut value);
-        assert_eq!(value, json!({"echo": "pw=[redacted];", REDACTED: 1, "list": ["ann", REDACTED]}));
-    }
 
     #[test]
     fn output_is_json_or_text_or_nothing() {

@@ -11,10 +11,12 @@ use futures_util::future::join_all;
 use mayfly_executor::Dispatcher;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
+use time::OffsetDateTime;
 
 use crate::caller::{Agent, AgentError};
 use crate::catalog::Tool;
 use crate::gateway::Gateway;
+use crate::http::admin::access::{Access, AccessView};
 use crate::http::admin::{
     Admin, AdminError, AgentRequest, AgentView, GenerationView, NewAgent, PoolView, SandboxCounts, ToolStatus,
 };
@@ -146,6 +148,27 @@ impl Admin for Operator {
 
     fn pools(&self) -> Vec<PoolView> {
         self.dispatcher.pools().into_iter().map(PoolView::from).collect()
+    }
+
+    async fn who_can(&self, name: &str) -> Result<AccessView, AdminError> {
+        let generation = self.gateway.generation.load_full();
+        let tool = generation.catalog.get(name).ok_or_else(|| AdminError::UnknownTool(name.to_owned()))?;
+        let agents = self.gateway.callers.list().await?;
+        let sees = |agent: &&Agent| generation.sees(&agent.as_caller(), tool);
+        let access = agents.iter().filter(sees).map(|agent| Access::new(agent, tool)).collect();
+        let decided = agents.iter().all(|agent| generation.policy.says_what_sees(&agent.as_caller(), OffsetDateTime::now_utc()));
+        Ok(AccessView { generation: generation.digest.clone(), decided, access })
+    }
+
+    async fn what_can(&self, name: &str) -> Result<AccessView, AdminError> {
+        let generation = self.gateway.generation.load_full();
+        let agents = self.gateway.callers.list().await?;
+        let agent = agents.iter().find(|agent| agent.name == name).ok_or_else(|| AdminError::UnknownAgent(name.to_owned()))?;
+        let caller = agent.as_caller();
+        let tools = generation.catalog.iter().filter(|tool| generation.sees(&caller, tool));
+        let access = tools.map(|tool| Access::new(agent, tool)).collect();
+        let decided = generation.policy.says_what_sees(&caller, OffsetDateTime::now_utc());
+        Ok(AccessView { generation: generation.digest.clone(), decided, access })
     }
 
     fn generation(&self) -> GenerationView {

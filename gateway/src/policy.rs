@@ -30,6 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::caller::Caller;
@@ -179,7 +180,7 @@ impl Policy {
             return Ok((decision, Verdict::Denied));
         }
         let definition = &question.tool.definition;
-        match obligations::enforceable(answer.obligations.as_ref(), &definition.executor, definition.rows.as_deref()) {
+        match obligations::enforceable(answer.obligations.as_ref(), definition) {
             Err(key) => {
                 decision.allow = false;
                 Ok((decision, Verdict::Unenforceable(key)))
@@ -202,19 +203,27 @@ impl Policy {
         now: OffsetDateTime,
         tools: impl IntoIterator<Item = &'a str>,
     ) -> BTreeSet<&'a str> {
-        if matches!(&self.engine, Engine::Source(policy) if !policy.has_view()) {
-            return verdict::visible(None, tools);
-        }
-        let shown = PolicyInput::of_view(caller, now, &self.clock, &self.environment).and_then(|input| match &self.engine {
-            Engine::Source(policy) => policy.visible(&input),
-            Engine::Bundle(policy) => policy.visible(&input),
-        });
-        match shown {
+        match self.view(caller, now) {
             Ok(answer) => verdict::visible(answer.as_ref(), tools),
             Err(error) => {
                 tracing::warn!(agent_id = caller.agent_id(), %error, "policy could not say which tools are visible, so none are");
                 BTreeSet::new()
             }
+        }
+    }
+
+    /// Whether the policy says anything about which tools this caller sees.
+    pub fn says_what_sees(&self, caller: &Caller, now: OffsetDateTime) -> bool {
+        !matches!(self.view(caller, now), Ok(None))
+    }
+
+    /// What `visible` is; `None` where it is undefined.
+    fn view(&self, caller: &Caller, now: OffsetDateTime) -> Result<Option<Value>, PolicyError> {
+        let input = || PolicyInput::of_view(caller, now, &self.clock, &self.environment);
+        match &self.engine {
+            Engine::Source(policy) if !policy.has_view() => Ok(None),
+            Engine::Source(policy) => policy.visible(&input()?),
+            Engine::Bundle(policy) => policy.visible(&input()?),
         }
     }
 

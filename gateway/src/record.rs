@@ -1,5 +1,6 @@
 //! What is known of one call, gathered step by step, and written out four ways: intent, outcome, log line, view.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,12 @@ use mayfly_executor::wire;
 
 use crate::call::{CallRequest, CallState, CallView};
 use crate::catalog::{Arguments, Tool};
+use crate::credentials;
 use crate::error::CallError;
 use crate::generation::{Absence, Generation};
 use crate::inspect::Inspected;
 use crate::live::LiveCall;
-use crate::policy::Decision;
+use crate::policy::{Decision, Permit};
 use crate::store::{Intent, Outcome};
 use crate::telemetry::log::{CallLine, Output, OutputKind};
 use crate::telemetry::{Telemetry, names};
@@ -32,6 +34,7 @@ pub struct Record {
     pub decision: Option<Decision>,
     hidden: bool,
     committed: bool,
+    leaked: Vec<String>,
 }
 
 impl Record {
@@ -62,8 +65,9 @@ impl Record {
             reason: request.reason.clone(),
             created_at: call.view().created_at,
             delivered: false,
+            credentials: Vec::new(),
         };
-        Self { arrived, intent, tool: None, arguments: None, decision: None, hidden: false, committed: false }
+        Self { arrived, intent, tool: None, arguments: None, decision: None, hidden: false, committed: false, leaked: Vec::new() }
     }
 
     /// Under which generation it is decided.
@@ -122,6 +126,25 @@ impl Record {
         self.decision = Some(decision.clone());
     }
 
+    /// Which credentials it is given: the names of their sources.
+    pub fn credentials(&mut self, call: &LiveCall, permit: &Permit) {
+        let granted = credentials::granted(permit.tool(), permit.obligations());
+        let names: BTreeSet<_> = granted.map(|one| one.source.clone()).collect();
+        self.intent.credentials = names.into_iter().collect();
+        if !self.intent.credentials.is_empty() {
+            call.trace.set(names::CREDENTIALS, self.intent.credentials.join(", "));
+        }
+    }
+
+    /// Which of them stood in what the tool wrote.
+    pub fn leaked(&mut self, call: &LiveCall, sources: Vec<String>) {
+        if !sources.is_empty() {
+            tracing::error!(call_id = %call.id, tool = %self.intent.tool, ?sources, "a tool wrote a credential of its call; it was redacted");
+            call.trace.set(names::CREDENTIALS_LEAKED, sources.join(", "));
+        }
+        self.leaked = sources;
+    }
+
     /// The row to commit. `delivered` says that commit and delivery are one moment (in-process sandboxes).
     pub fn intent(&self, delivered: bool) -> Intent {
         Intent { delivered, ..self.intent.clone() }
@@ -169,6 +192,7 @@ impl Record {
             detail: self.detail(end),
             may_have_run: Some(may_have_run),
             exit: end.as_ref().ok().map(|inspected| inspected.exit.clone()),
+            leaked: self.leaked.clone(),
             duration_ms: self.elapsed().as_secs_f64() * 1e3,
             finished_at: OffsetDateTime::now_utc(),
         }
@@ -225,6 +249,8 @@ impl Record {
             latency: took,
             outcome: state,
             error: end.as_ref().err().map(|error| error.face().slug),
+            credentials: &self.intent.credentials,
+            leaked: &self.leaked,
             trace_id: &self.intent.trace_id,
         });
     }

@@ -7,20 +7,32 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mayfly_executor::error::{LedgerError, RunError, StartError};
 use mayfly_executor::spec::SandboxSpec;
-use mayfly_executor::wire::{Exit, Invocation, Report, Usage, WireKey};
+use mayfly_executor::wire::{Exit, Invocation, MAX_TEXT, Report, Usage, WireKey};
 use mayfly_executor::{BackendKind, Dispatcher, Event, Failure, Host, Order, SandboxId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{CallEvent, CallId};
 use crate::catalog::{Arguments, Tool};
+use crate::credentials::Held;
 use crate::error::CallError;
-use crate::inspect::Redactor;
 use crate::limits::Admission;
 use crate::live::LiveCall;
 use crate::policy::Permit;
+use crate::redact::{Cut, Redactor};
 use crate::store::Store;
 use crate::telemetry::{SandboxWatch, SpanGuard, Telemetry, names};
+
+/// What is bound to one run of a call, and let go of at its end.
+pub struct Bound {
+    /// What the call is given. Revoked when there is no more to be had from the sandbox.
+    pub credentials: Held,
+    /// Its room. Given back when the call has ended; of a call that was canceled, when its sandbox is gone too: nobody gets room
+    /// for more by canceling.
+    pub admission: Admission,
+    /// Whether the ledger has the call as delivered already.
+    pub marked: bool,
+}
 
 /// Spends permits.
 pub struct Runner {
@@ -57,9 +69,7 @@ impl Runner {
         command(tool, arguments).map(|_| ())
     }
 
-    /// Spends the permit: one sandbox, one invocation, one report. `admission` is given back when the call has ended; of a call
-    /// that was canceled, when its sandbox is gone too: nobody gets room for more by canceling. `marked` says that the ledger
-    /// has the call as delivered already.
+    /// Spends the permit: one sandbox, one invocation, one report.
     ///
     /// # Errors
     /// What the caller may know; the rest is logged here under the call's id.
@@ -68,7 +78,7 @@ impl Runner {
         permit: Permit,
         call: &LiveCall,
         redactor: &Redactor,
-        (admission, marked): (Admission, bool),
+        Bound { credentials, admission, marked }: Bound,
     ) -> Result<Report, CallError> {
         let tool = permit.tool().clone();
         let name = &tool.definition.name;
@@ -76,7 +86,8 @@ impl Runner {
         let backend = spec.backend();
         let admission = Mutex::new(Some(admission));
         let host = CallHost { admission, marked, ..CallHost::new(self, call, redactor, tool.definition.expose_logs, backend) };
-        let order = order(permit, spec, call.id, host.traceparent())?;
+        let mut order = order(permit, spec, call.id, host.traceparent())?;
+        credentials.hand_over(&mut order.invocation);
         let timeout = order.invocation.timeout;
         let mut result = self.dispatcher.run(order, &host).await;
         if let Ok(report) = &mut result {
@@ -184,6 +195,12 @@ impl<'a> CallHost<'a> {
         self.call.trace.adopt(&self.run, spans);
     }
 
+    /// What of a line may leave. One of the longest may have been longer.
+    fn clean(&self, line: String) -> String {
+        let cut = if line.len() + char::MAX_LEN_UTF8 > MAX_TEXT { Cut::End } else { Cut::Nowhere };
+        self.redactor.cut_text(line, cut)
+    }
+
     fn claiming(&self) {
         let span = self.call.trace.span(names::span::SANDBOX_CLAIM);
         span.set(names::BACKEND, self.backend.as_str());
@@ -222,11 +239,11 @@ impl Host for CallHost<'_> {
             Event::Started => self.started(),
             Event::Accepted => {}
             Event::Progress(p) => {
-                let message = p.message.map(|text| self.redactor.text(text));
+                let message = p.message.map(|text| self.clean(text));
                 self.call.emit(CallEvent::Progress { progress: p.progress, total: p.total, message });
             }
-            Event::Log(line) if self.expose_logs => self.call.emit(CallEvent::Log { line: self.redactor.text(line) }),
-            Event::Log(line) => tracing::debug!(call_id = %self.call.id, line = %self.redactor.text(line), "tool"),
+            Event::Log(line) if self.expose_logs => self.call.emit(CallEvent::Log { line: self.clean(line) }),
+            Event::Log(line) => tracing::debug!(call_id = %self.call.id, line = %self.clean(line), "tool"),
             Event::Ended => {
                 self.start.lock().take();
             }

@@ -22,6 +22,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::caller::{AgentError, Authenticator};
 use crate::config::{Config, Durability, LimitsConfig};
+use crate::credentials::Credentials;
+use crate::custodian::Custodian;
 use crate::engines::{self, EngineError};
 use crate::gateway::Gateway;
 use crate::generation::{Generation, GenerationError};
@@ -31,6 +33,7 @@ use crate::limits::{LimitSettings, Limits, Rate};
 use crate::live::LiveCalls;
 use crate::operator::Operator;
 use crate::runner::Runner;
+use crate::secrets::{SecretError, Secrets};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{Log, Telemetry, TelemetryError};
 use crate::watch;
@@ -48,6 +51,9 @@ pub enum ServeError {
     /// The agents' keys.
     #[error(transparent)]
     Agents(#[from] AgentError),
+    /// The vault.
+    #[error(transparent)]
+    Secrets(#[from] SecretError),
     /// Tools or policy.
     #[error(transparent)]
     Generation(#[from] GenerationError),
@@ -107,6 +113,8 @@ impl Serving {
             tracing::warn!(calls = interrupted.len(), "calls of the last run were interrupted; each has that outcome now");
         }
         let telemetry = Arc::new(Telemetry::from_env(log)?);
+        let secrets = Secrets::open(&config.secrets, &config.data_dir, store.clone()).await?;
+        let credentials = Credentials::new(&config, &secrets, store.clone());
         let dispatcher = engines::dispatcher(&config, &store).await?;
         // Before the sources are read: what is saved while the gateway starts is a change.
         let changes = watch::watch(Generation::sources(&config)).map_err(|error| ServeError::Watch(error.to_string()))?;
@@ -116,6 +124,7 @@ impl Serving {
             callers: Authenticator::open(&config.data_dir, store.clone()).await?,
             generation: ArcSwap::from_pointee(generation),
             limits: Limits::new(limits(&config.limits)),
+            credentials,
             runner: Runner::new(dispatcher.clone(), store.clone(), telemetry.clone()),
             store,
             telemetry,
@@ -123,6 +132,7 @@ impl Serving {
             tasks: TaskTracker::new(),
         });
         let operator = Operator::new(gateway.clone(), dispatcher.clone());
+        let custodian = Custodian::new(secrets, gateway.credentials.revoker().clone());
         operator.prepare().await;
         let admin_path = config.admin_socket();
         let admin_socket = socket::bind(&admin_path)?;
@@ -142,7 +152,8 @@ impl Serving {
         };
         serving.watch(changes, config.clone());
         serving.tasks.spawn(reaper::run(dispatcher, serving.background.clone()));
-        serving.open(agents_listener, observability_listener, admin_socket, &config);
+        serving.tasks.spawn(serving.gateway.credentials.revoker().clone().run(serving.background.clone()));
+        serving.open(agents_listener, observability_listener, (admin_socket, custodian), &config);
         Ok(serving)
     }
 
@@ -150,7 +161,7 @@ impl Serving {
         &self,
         agents_listener: impl Listener,
         observability_listener: impl Listener,
-        admin_socket: socket::OperatorSocket,
+        (admin_socket, custodian): (socket::OperatorSocket, Arc<Custodian>),
         config: &Config,
     ) {
         let bodies = BodyLimits {
@@ -169,7 +180,7 @@ impl Serving {
         self.tasks.spawn(serve(agents_listener, agents_door, self.doors.clone(), limits));
         let vitals = observability::router(self.operator.clone());
         self.tasks.spawn(serve(observability_listener, vitals, self.doors.clone(), limits));
-        self.tasks.spawn(serve(admin_socket, admin::router(self.operator.clone()), self.doors.clone(), limits));
+        self.tasks.spawn(serve(admin_socket, admin::router(self.operator.clone(), custodian), self.doors.clone(), limits));
     }
 
     /// Loads a new generation whenever a source changes.

@@ -28,14 +28,15 @@ use async_trait::async_trait;
 use mayfly_executor::error::LedgerError;
 use mayfly_executor::{InstanceId, SandboxId, SandboxLedger, SandboxRow};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::call::{CallId, CallState};
 use crate::error::CallError;
 
 pub use error::StoreError;
-pub use rows::{AgentRow, CallRow, Intent, Outcome};
+pub use rows::{AgentRow, CallRow, CredentialRow, Envelope, Intent, Outcome, SecretRow};
 use sqlite::{Checkpointer, Reader, Settings};
-use writer::{Write, Writer};
+use writer::{CredentialWrite, SecretWrite, Write, Writer};
 
 /// Name of the database in the data folder.
 const DATABASE: &str = "mayfly.db";
@@ -140,6 +141,7 @@ impl Store {
                 detail: Some("the gateway ended while the call was running".to_owned()),
                 may_have_run: Some(call.delivered),
                 exit: None,
+                leaked: Vec::new(),
                 // No monotonic clock spans two processes; the wall clock may have been set back in between.
                 duration_ms: (now - call.created_at).as_seconds_f64().max(0.0) * 1e3,
                 finished_at: now,
@@ -208,6 +210,70 @@ impl Store {
     /// When the database fails.
     pub async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
         self.reader.agents().await
+    }
+
+    /// The vault's secrets, sealed, by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn secrets(&self) -> Result<Vec<SecretRow>, StoreError> {
+        self.reader.secrets().await
+    }
+
+    /// Writes a secret over what has its name.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what was there stays.
+    pub async fn put_secret(&self, secret: SecretRow) -> Result<(), StoreError> {
+        self.writer.write(Write::Secret(SecretWrite::Put(Box::new(secret)))).await
+    }
+
+    /// Removes a secret. Repeating it is no error.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it stays.
+    pub async fn remove_secret(&self, name: &str) -> Result<(), StoreError> {
+        self.writer.write(Write::Secret(SecretWrite::Remove(name.to_owned()))).await
+    }
+
+    /// Every credential that is not known to be gone, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn credentials(&self) -> Result<Vec<CredentialRow>, StoreError> {
+        self.reader.credentials().await
+    }
+
+    /// Records a credential that is about to be minted. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing was recorded, and nothing may be minted.
+    pub async fn open_credential(&self, credential: CredentialRow) -> Result<(), StoreError> {
+        self.writer.write(Write::Credential(CredentialWrite::Open(Box::new(credential)))).await
+    }
+
+    /// Records what a credential is revoked by.
+    ///
+    /// # Errors
+    /// [`StoreError`]: only its expiry ends it, unless it is revoked now.
+    pub async fn credential_handle(&self, id: Uuid, handle: &str) -> Result<(), StoreError> {
+        self.writer.write(Write::Credential(CredentialWrite::Handle(id, handle.to_owned()))).await
+    }
+
+    /// Records that an attempt to revoke a credential failed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn credential_failed(&self, id: Uuid, error: &str) -> Result<(), StoreError> {
+        self.writer.write(Write::Credential(CredentialWrite::Failed(id, error.to_owned()))).await
+    }
+
+    /// Records that a credential is gone. Repeating it is no error.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it will be revoked once more.
+    pub async fn close_credential(&self, id: Uuid) -> Result<(), StoreError> {
+        self.writer.write(Write::Credential(CredentialWrite::Close(id))).await
     }
 
     /// Carries out what is queued, closes the database and lets the folder go. Writes after it are refused as [`StoreError::Closed`].

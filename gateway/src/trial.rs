@@ -32,6 +32,9 @@ pub enum TrialError {
     /// Its module or image is not there.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// Its calls need credentials.
+    #[error("its calls are given credentials, which only a gateway has; try it through one")]
+    NeedsCredentials,
     /// An argument cannot stand in its command line.
     #[error("{}: {}", .0.pointer, .0.detail)]
     Argument(Violation),
@@ -81,6 +84,9 @@ pub async fn run(
     canceled: CancellationToken,
 ) -> Result<Trial, TrialError> {
     let spec = tool.spec.clone()?;
+    if !tool.definition.credentials.is_empty() {
+        return Err(TrialError::NeedsCredentials);
+    }
     let invocation = invocation(tool, arguments)?;
     let dispatcher = Dispatcher::new(vec![backend], Arc::new(Forgetful::default()), instance, START_TIMEOUT);
     let host = Onlooker { observe, canceled };

@@ -5,6 +5,7 @@ mod bad_input;
 mod calls;
 mod cancel;
 mod crash;
+mod credentials;
 mod docker;
 mod doors;
 mod drain;

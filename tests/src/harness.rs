@@ -13,6 +13,7 @@ pub mod busy;
 mod engines;
 mod ledger;
 pub mod own;
+pub mod postgres;
 mod running;
 pub mod tools;
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Fixtures, Scenario};
 use crate::error::{LedgerError, RunError};
 use crate::spec::ByteSize;
-use crate::wire::{Exit, Invocation, Report, WireKey};
+use crate::wire::{Exit, Invocation, Report, SecretText, WireKey};
 use crate::{Backend, Event, Host, SandboxId};
 
 /// The trace that every call of the suite belongs to.
@@ -185,7 +185,7 @@ impl<'a> Bench<'a> {
             key: WireKey::generate().map_err(|error| RunError::NotDelivered(error.to_string()))?,
             command: self.fixtures.fixture(call.scenario).command,
             stdin: call.stdin,
-            environment: call.environment,
+            environment: call.environment.into_iter().map(|(name, value)| (name, SecretText::new(value))).collect(),
             files: Vec::new(),
             inet: false,
             timeout: call.timeout,

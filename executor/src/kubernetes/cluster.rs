@@ -123,15 +123,20 @@ impl Connection {
         if let Some(cluster) = &*cluster {
             return Ok(cluster.clone());
         }
-        let mut config = self.config().await?;
-        config.connect_timeout = Some(CONNECT);
-        config.read_timeout = None;
-        let client = Client::try_from(config)?;
+        let client = self.client().await?;
         let api = Api::namespaced(client.clone(), &self.namespace);
         let pods = Pods::follow(api, self.instance);
         let made = Arc::new(Cluster { client: ClientFace(client), namespace: self.namespace.clone(), pods });
         *cluster = Some(made.clone());
         Ok(made)
+    }
+
+    /// A client of the cluster, and nothing that goes on behind it.
+    pub(super) async fn client(&self) -> Result<Client, ClusterError> {
+        let mut config = self.config().await?;
+        config.connect_timeout = Some(CONNECT);
+        config.read_timeout = None;
+        Ok(Client::try_from(config)?)
     }
 
     async fn config(&self) -> Result<Config, ClusterError> {

@@ -122,8 +122,8 @@ fn container(spec: &SandboxSpec, pod: &Pod) -> Container {
         stdin_once: Some(true),
         tty: Some(false),
         resources: Some(ResourceRequirements {
-            limits: Some(limits(spec, DISK[1])),
-            requests: Some(limits(spec, DISK[0])),
+            limits: Some(resources(spec, spec.cpu_millis, DISK[1])),
+            requests: Some(resources(spec, pod.cpu_request_millis.unwrap_or(spec.cpu_millis).min(spec.cpu_millis), DISK[0])),
             claims: None,
         }),
         security_context: Some(SecurityContext {
@@ -144,11 +144,11 @@ fn variable(name: &str, value: u64) -> EnvVar {
     EnvVar { name: name.into(), value: Some(value.to_string()), value_from: None }
 }
 
-fn limits(spec: &SandboxSpec, disk: &str) -> BTreeMap<String, Quantity> {
+fn resources(spec: &SandboxSpec, cpu_millis: u32, disk: &str) -> BTreeMap<String, Quantity> {
     let quantity = |text: String| Quantity(text);
     BTreeMap::from([
         ("memory".to_owned(), quantity(spec.memory.0.to_string())),
-        ("cpu".to_owned(), quantity(format!("{}m", spec.cpu_millis))),
+        ("cpu".to_owned(), quantity(format!("{cpu_millis}m"))),
         ("ephemeral-storage".to_owned(), quantity(disk.to_owned())),
     ])
 }
@@ -225,6 +225,7 @@ mod tests {
                 effect: Some("NoSchedule".into()),
             }],
             image_pull_secrets: vec!["registry".into()],
+            cpu_request_millis: Some(50),
         };
         let template = made(pod).spec.unwrap().template;
         let labels = template.metadata.unwrap().labels.unwrap();
@@ -235,6 +236,12 @@ mod tests {
             (Some("mayfly-tool-look"), Some(false))
         );
         assert_eq!((pod.runtime_class_name.as_deref(), pod.image_pull_secrets.unwrap().len()), (Some("gvisor"), 1));
+        let resources = pod.containers[0].resources.clone().unwrap();
+        let (limits, requests) = (resources.limits.unwrap(), resources.requests.unwrap());
+        assert_eq!(
+            (&limits["cpu"].0, &requests["cpu"].0, &requests["memory"]),
+            (&"500m".into(), &"50m".into(), &limits["memory"])
+        );
         assert_eq!(pod.node_selector.unwrap()["pool"], "sandboxes");
         assert_eq!(pod.tolerations.unwrap()[0].key.as_deref(), Some("sandboxes"));
     }

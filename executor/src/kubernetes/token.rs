@@ -16,7 +16,7 @@ pub(super) const FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The ConfigMap that every namespace has, with the certificate of the API server.
 const ROOT_CA: &str = "kube-root-ca.crt";
 /// The shortest life that the API server gives a token.
-const SHORTEST: Duration = Duration::from_secs(600);
+pub(super) const SHORTEST: Duration = Duration::from_secs(600);
 
 /// The files that make a client in the pod this account.
 pub(super) async fn mint(

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::mem::take;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use rustix::process::{Signal, WaitStatus};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -50,19 +52,12 @@ impl Call {
     ///
     /// # Errors
     /// When that cannot be made sure, or the gateway does not take the output: then there must be no report.
-    pub(super) async fn run(self, launcher: Launcher) -> io::Result<Report> {
+    pub(super) async fn run(mut self, launcher: Launcher) -> io::Result<Report> {
         let before = Counters::read();
         let mut spans = Spans::default();
         let mut reaper = Reaper::new()?;
-        let argv = if self.invocation.command.is_empty() { &self.argv } else { &self.invocation.command };
-        let image = self.image_environment.iter().cloned();
-        let environment = launch::environment(image, &self.invocation.traceparent, &self.invocation.environment);
         let started = spans.begin();
-        let program = Program { argv: argv.clone(), environment, inet: self.invocation.inet };
-        let launched = match files::write(&self.invocation.files) {
-            Ok(()) => timeout_at(self.deadline, launcher.launch(&program)).await,
-            Err(why) => Ok(Err(why)),
-        };
+        let launched = self.launch(launcher).await;
         spans.end("process.start", started, !matches!(launched, Ok(Ok(_))));
         let running = spans.begin();
         let outcome = match launched {
@@ -77,6 +72,19 @@ impl Call {
             }
         };
         Ok(outcome.report(&Counters::read().since(before), launch::scratch_is_full(), spans.0))
+    }
+
+    /// Hands the call's credentials over. From here on the tool has them, and this process does not.
+    async fn launch(&mut self, launcher: Launcher) -> Result<Result<Tool, String>, Elapsed> {
+        let (files, environment) = (take(&mut self.invocation.files), take(&mut self.invocation.environment));
+        if let Err(why) = files::write(&files) {
+            return Ok(Err(why));
+        }
+        let image = take(&mut self.image_environment);
+        let environment = launch::environment(image, &self.invocation.traceparent, environment);
+        let argv = if self.invocation.command.is_empty() { &mut self.argv } else { &mut self.invocation.command };
+        let program = Program { argv: take(argv), environment, inet: self.invocation.inet };
+        timeout_at(self.deadline, launcher.launch(&program)).await
     }
 
     /// Serves the tool's pipes until it is over, then ends everything and empties them. No end of a pipe is waited for before

@@ -20,14 +20,15 @@ use rustix::stdio;
 use serde::{Deserialize, Serialize};
 
 use super::launch::SCRATCH;
+use crate::wire::SecretText;
 
 /// What the tool is: all that is known only when its call comes.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Program {
     /// Its command line.
     pub(super) argv: Vec<String>,
     /// All of its environment.
-    pub(super) environment: BTreeMap<String, String>,
+    pub(super) environment: BTreeMap<String, SecretText>,
     /// Whether it may open internet sockets.
     pub(super) inet: bool,
 }
@@ -48,14 +49,19 @@ pub(super) fn exec(processes: Option<u64>) -> ExitCode {
 
 fn become_tool(parent: &OwnedFd, processes: Option<u64>) -> io::Error {
     // All that takes time and does not depend on the call comes before it.
-    let prepared = limit(processes).and_then(|()| super::unshield().map_err(io::Error::from));
-    let told = prepared.and_then(|()| {
+    let prepared = limit(processes).and_then(|()| super::unshield().map_err(io::Error::from)).and_then(|()| {
+        super::seccomp::narrow()?;
+        super::seccomp::Inside::prepare()
+    });
+    let told = prepared.and_then(|inside| {
         let [stdin, stdout, stderr] = receive(parent)?;
         let program = program(parent)?;
         stdio::dup2_stdin(stdin)?;
         stdio::dup2_stdout(stdout)?;
         stdio::dup2_stderr(stderr)?;
-        super::seccomp::narrow(program.inet)?;
+        if !program.inet {
+            inside.stay()?;
+        }
         Ok(program)
     });
     let Program { argv, environment, .. } = match told {
@@ -63,6 +69,7 @@ fn become_tool(parent: &OwnedFd, processes: Option<u64>) -> io::Error {
         Err(error) => return error,
     };
     let Some((name, arguments)) = argv.split_first() else { return io::Error::other("there is no command") };
+    let environment = environment.iter().map(|(name, value)| (name, value.expose()));
     Command::new(name).args(arguments).env_clear().envs(environment).exec()
 }
 

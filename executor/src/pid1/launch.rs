@@ -17,9 +17,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
+use zeroize::Zeroizing;
 
 use super::command::exec_arguments;
 use super::exec::Program;
+use crate::wire::SecretText;
 
 /// What the tool finds when neither its image nor the invocation says otherwise. `HOME` and `TMPDIR` are ours to say: nothing else
 /// is writable.
@@ -42,12 +44,12 @@ pub(super) struct Tool {
 pub(super) fn environment(
     image: impl IntoIterator<Item = (String, String)>,
     traceparent: &str,
-    invocation: &BTreeMap<String, String>,
-) -> BTreeMap<String, String> {
+    invocation: BTreeMap<String, SecretText>,
+) -> BTreeMap<String, SecretText> {
     let ours = [("HOME", SCRATCH), ("TMPDIR", SCRATCH), ("TRACEPARENT", traceparent)];
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    let invocation = invocation.iter().map(|(name, value)| (name.clone(), value.clone()));
-    ENVIRONMENT.map(owned).into_iter().chain(image).chain(ours.map(owned)).chain(invocation).collect()
+    let known = ENVIRONMENT.map(owned).into_iter().chain(image).chain(ours.map(owned));
+    known.map(|(name, value)| (name, SecretText::new(value))).chain(invocation).collect()
 }
 
 /// A process that waits to become the tool.
@@ -83,7 +85,10 @@ impl Launcher {
         if program.argv.is_empty() {
             return Err("neither the call nor the image names a command".into());
         }
-        if program.environment.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
+        let no_variable = |(name, value): (&String, &SecretText)| {
+            name.is_empty() || name.contains(['=', '\0']) || value.expose().contains('\0')
+        };
+        if program.environment.iter().any(no_variable) {
             return Err("the environment holds a name or value that no process can have".into());
         }
         self.tell(program).await.map_err(|error| error.to_string()).and_then(|(tool, why)| match why {
@@ -101,8 +106,8 @@ impl Launcher {
         send(&self.socket, [&stdin_read, &stdout_write, &stderr_write])?;
         // Its ends are its own now: a tool that closes them is heard.
         drop((stdin_read, stdout_write, stderr_write));
-        let mut told = Vec::new();
-        ciborium::into_writer(program, &mut told).map_err(|_| io::Error::other("the program cannot be told"))?;
+        let mut told = Zeroizing::new(Vec::new());
+        ciborium::into_writer(program, &mut *told).map_err(|_| io::Error::other("the program cannot be told"))?;
         self.socket.set_nonblocking(true)?;
         let mut socket = tokio::net::UnixStream::from_std(self.socket)?;
         let mut why = String::new();
@@ -165,10 +170,15 @@ mod tests {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     }
 
+    fn secret(map: &BTreeMap<String, String>) -> BTreeMap<String, SecretText> {
+        map.iter().map(|(name, value)| (name.clone(), SecretText::new(value.clone()))).collect()
+    }
+
     #[test]
     fn the_environment_is_ours_then_the_images_then_the_calls() {
         let image = map(&[("PATH", "/opt/bin"), ("HOME", "/root"), ("PYTHONPATH", "/app")]);
-        let found = environment(image, "00-1-2-01", &map(&[("MODE", "fast"), ("LANG", "de")]));
+        let call = secret(&map(&[("MODE", "fast"), ("LANG", "de")]));
+        let found = environment(image, "00-1-2-01", call);
         let expected = [
             ("PATH", "/opt/bin"),
             ("LANG", "de"),
@@ -178,7 +188,7 @@ mod tests {
             ("TRACEPARENT", "00-1-2-01"),
             ("MODE", "fast"),
         ];
-        assert_eq!(found, map(&expected));
+        assert_eq!(found, secret(&map(&expected)));
     }
 
     #[tokio::test]
@@ -186,7 +196,7 @@ mod tests {
         let (pid, argv) = (Pid::INIT, vec!["true".to_owned()]);
         let launch = async |argv: &[String], environment: &[(&str, &str)]| {
             let (socket, _gone) = UnixStream::pair().unwrap();
-            let program = Program { argv: argv.to_vec(), environment: map(environment), inet: true };
+            let program = Program { argv: argv.to_vec(), environment: secret(&map(environment)), inet: true };
             Launcher { pid, socket }.launch(&program).await
         };
         assert!(launch(&[], &[]).await.is_err());

@@ -20,21 +20,41 @@ const INSIDE: usize = 1;
 const PID_1: u64 = 1;
 
 /// Narrows what this process, and everything it becomes and starts, may ask of the kernel. What is refused answers EPERM.
-pub(super) fn narrow(inet: bool) -> io::Result<()> {
-    let program = program(inet).map_err(|error| io::Error::other(format!("the seccomp filter cannot be built: {error}")))?;
-    seccompiler::apply_filter(&program).map_err(|error| io::Error::other(format!("the seccomp filter was refused: {error}")))
+pub(super) fn narrow() -> io::Result<()> {
+    apply(&program(rules().map_err(unbuilt)?).map_err(unbuilt)?)
 }
 
-fn program(inet: bool) -> Result<BpfProgram, BackendError> {
-    let equals = |argument, value| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
-    let about_pid_1 = |argument| Ok::<_, BackendError>(vec![SeccompRule::new(vec![equals(argument, PID_1)?])?]);
-    let families = if inet { &FAMILIES[..] } else { &FAMILIES[..INSIDE] };
-    let foreign =
-        families.iter().map(|family| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *family as u64));
-    let foreign_family = SeccompRule::new(foreign.collect::<Result<_, _>>()?)?;
-    let rules = BTreeMap::from([
-        (libc::SYS_socket, vec![foreign_family.clone()]),
-        (libc::SYS_socketpair, vec![foreign_family]),
+/// The rest of it, for a tool that opens no internet sockets: built ahead of the call that says so.
+pub(super) struct Inside(BpfProgram);
+
+impl Inside {
+    pub(super) fn prepare() -> io::Result<Self> {
+        families(&FAMILIES[..INSIDE]).and_then(program).map(Self).map_err(unbuilt)
+    }
+
+    /// Nothing that this process becomes opens one.
+    pub(super) fn stay(&self) -> io::Result<()> {
+        apply(&self.0)
+    }
+}
+
+fn apply(program: &BpfProgram) -> io::Result<()> {
+    seccompiler::apply_filter(program).map_err(|error| io::Error::other(format!("the seccomp filter was refused: {error}")))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "shaped for map_err")]
+fn unbuilt(error: BackendError) -> io::Error {
+    io::Error::other(format!("the seccomp filter cannot be built: {error}"))
+}
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// What is refused to every tool.
+fn rules() -> Result<Rules, BackendError> {
+    let about_pid_1 =
+        |argument| Ok::<_, BackendError>(vec![SeccompRule::new(vec![compare(argument, SeccompCmpOp::Eq, PID_1)?])?]);
+    let mut rules = families(&FAMILIES)?;
+    rules.extend([
         (libc::SYS_prlimit64, about_pid_1(0)?),
         (libc::SYS_sched_setaffinity, about_pid_1(0)?),
         (libc::SYS_sched_setscheduler, about_pid_1(0)?),
@@ -46,14 +66,28 @@ fn program(inet: bool) -> Result<BpfProgram, BackendError> {
         // A second way to most system calls.
         (libc::SYS_io_uring_setup, Vec::new()),
     ]);
-    let rules = on_every_abi(rules);
+    Ok(rules)
+}
+
+/// Sockets of other families than these.
+fn families(allowed: &[i32]) -> Result<Rules, BackendError> {
+    let foreign = allowed.iter().map(|family| compare(0, SeccompCmpOp::Ne, *family as u64));
+    let foreign = SeccompRule::new(foreign.collect::<Result<_, _>>()?)?;
+    Ok(BTreeMap::from([(libc::SYS_socket, vec![foreign.clone()]), (libc::SYS_socketpair, vec![foreign])]))
+}
+
+fn compare(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
+}
+
+fn program(rules: Rules) -> Result<BpfProgram, BackendError> {
     let refused = SeccompAction::Errno(libc::EPERM as u32);
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?.try_into()
+    SeccompFilter::new(on_every_abi(rules), SeccompAction::Allow, refused, arch)?.try_into()
 }
 
 /// x32 has the architecture of x86-64 and system call numbers of its own: where a kernel has it, it is a second door to each.
-fn on_every_abi(rules: BTreeMap<i64, Vec<SeccompRule>>) -> BTreeMap<i64, Vec<SeccompRule>> {
+fn on_every_abi(rules: Rules) -> Rules {
     const X32: i64 = 0x4000_0000;
     if !cfg!(target_arch = "x86_64") {
         return rules;
@@ -68,6 +102,10 @@ mod tests {
 
     #[test]
     fn the_filter_can_be_built_for_this_machine() {
-        assert!([true, false].into_iter().all(|inet| program(inet).is_ok_and(|program| !program.is_empty())));
+        assert!(
+            [rules(), families(&FAMILIES[..INSIDE])]
+                .into_iter()
+                .all(|rules| program(rules.unwrap()).is_ok_and(|p| !p.is_empty()))
+        );
     }
 }

@@ -60,7 +60,7 @@ impl Guest {
             wasi.args(&invocation.command);
         }
         for (name, value) in &invocation.environment {
-            wasi.env(name, value);
+            wasi.env(name, value.expose());
         }
         let mut wasi = wasi.build_p1();
         wasi.ctx().table.set_max_capacity(MOST_RESOURCES);

@@ -149,15 +149,15 @@ impl WasmSandbox {
 
 /// Arguments and variables end at a NUL for the guest, so one inside would say something else than was authorized.
 fn not_expressible(invocation: &Invocation) -> Option<&'static str> {
-    let has_nul = |text: &String| text.contains('\0');
-    if invocation.command.iter().any(has_nul) {
+    let has_nul = |text: &str| text.contains('\0');
+    if invocation.command.iter().any(|argument| has_nul(argument)) {
         return Some("an argument contains a NUL byte");
     }
     if !invocation.files.is_empty() {
         return Some("a wasm sandbox has no files");
     }
     let bad_name = |name: &String| name.is_empty() || name.contains('=');
-    let bad = invocation.environment.iter().any(|(name, value)| has_nul(name) || has_nul(value) || bad_name(name));
+    let bad = invocation.environment.iter().any(|(name, value)| has_nul(name) || has_nul(value.expose()) || bad_name(name));
     bad.then_some("an environment variable has a NUL byte, or a name that is empty or contains `=`")
 }
 

@@ -10,7 +10,7 @@ use mayfly_executor::docker::{DockerBackend, DockerConfig, container_name, conta
 use mayfly_executor::error::{RunError, StartError};
 use mayfly_executor::pid1::{EXIT_NO_REPORT, EXIT_NOT_ACCEPTED};
 use mayfly_executor::spec::{SandboxSpec, Source};
-use mayfly_executor::wire::Exit;
+use mayfly_executor::wire::{Exit, SecretText};
 use mayfly_executor::{Backend, SandboxId};
 
 use crate::support::{Listener, Rig, inspect, invocation, rig, spec, until_dead};
@@ -41,7 +41,7 @@ async fn nothing_of_a_call_is_in_the_engine() {
     let sandbox = backend.start(id, &spec(&image)).await.unwrap();
     let mut call = invocation(&["/tool", "sleep", "canary-argument"]);
     call.stdin = b"\"canary-input\"".to_vec().into();
-    call.environment.insert("SECRET".into(), "canary-secret".into());
+    call.environment.insert("SECRET".into(), SecretText::new("canary-secret"));
     let listener = Listener::default();
     let looking = async {
         listener.accepted().await;

@@ -12,7 +12,7 @@ use mayfly_executor::conformance::{self, Fixture, Fixtures, Scenario};
 use mayfly_executor::error::{RunError, StartError};
 use mayfly_executor::kubernetes::{job, job_name};
 use mayfly_executor::spec::{SandboxSpec, Source};
-use mayfly_executor::wire::{Exit, SecretFile};
+use mayfly_executor::wire::{Exit, SecretFile, SecretText};
 use mayfly_executor::{Backend, SandboxId};
 
 use crate::cluster::{Cluster, NAMESPACE, READER, backend, cluster, destroyed, pod_name, pods, spec};
@@ -47,7 +47,7 @@ async fn nothing_of_a_call_is_in_the_cluster() {
     let sandbox = backend.start(id, &spec(&image)).await.unwrap();
     let mut call = invocation(&["/tool", "echo", "canary-argument"]);
     call.stdin = b"\"canary-input\"".to_vec().into();
-    call.environment.insert("SECRET".into(), "canary-secret".into());
+    call.environment.insert("SECRET".into(), SecretText::new("canary-secret"));
     let folder = "/var/run/secrets/kubernetes.io/serviceaccount";
     call.files.push(SecretFile::new(format!("{folder}/canary"), b"canary-file".to_vec()));
     let report = sandbox.invoke(call, &Listener::default()).await.unwrap();

@@ -33,6 +33,13 @@ pub struct Agent {
     pub suspended: bool,
 }
 
+impl Agent {
+    /// Who policy would be told about, if it called: for questions about what it may, not for a call.
+    pub(crate) fn as_caller(&self) -> Caller {
+        Caller { agent_id: self.name.clone(), user: self.user.clone(), actors: Vec::new() }
+    }
+}
+
 /// What is known of a key id.
 #[derive(Debug, Clone)]
 struct Registered {

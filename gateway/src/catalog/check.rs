@@ -6,10 +6,12 @@
 //! hide the mistakes in another.
 
 mod command;
+mod credentials;
 mod executor;
 mod policy;
 mod schema;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ pub struct Rules {
     pub allowed_mounts: Vec<PathBuf>,
     /// Whether a pod's image may be named by a tag.
     pub allow_tags: bool,
+    /// The credential sources that there are, each with the scopes it has, if it has any; `None`: not known here, and not asked about.
+    pub sources: Option<BTreeMap<String, Option<BTreeSet<String>>>>,
     /// How long a sandbox may take to start, which is part of its life.
     pub start_timeout: Duration,
     /// Today, for `review_by`.
@@ -39,7 +43,7 @@ impl Rules {
     /// The rules as of now.
     pub fn now(allowed_mounts: &[PathBuf]) -> Self {
         let (start_timeout, today) = (Duration::from_secs(30), time::OffsetDateTime::now_utc().date());
-        Self { allowed_mounts: allowed_mounts.to_owned(), allow_tags: false, start_timeout, today }
+        Self { allowed_mounts: allowed_mounts.to_owned(), allow_tags: false, sources: None, start_timeout, today }
     }
 }
 
@@ -54,6 +58,7 @@ pub(super) fn check(document: &Document, rules: &Rules) -> (Option<Definition>, 
     problems.extend(schema::check(document));
     problems.extend(policy::check(document));
     problems.extend(command::check(document));
+    problems.extend(credentials::check(document));
     problems.extend(executor::check(document));
     let mut definition = None;
     if shaped && !problems.iter().any(Problem::is_error) {
@@ -126,8 +131,36 @@ mod tests {
     #[test]
     fn what_is_planned_is_not_unknown() {
         one("tier: free", "tier: free\ncost: {}", "cost", "not available yet");
-        one("tier: free", "tier: free\ncredentials: []", "credentials", "not available yet");
         one("  backend: docker", "  backend: docker\n  warmth: 2", "executor.warmth", "unknown");
+    }
+
+    #[test]
+    fn a_credential_goes_to_one_place_of_its_own() {
+        let with = |uses: &str| problems(&SCALE.replace("tier: free", &format!("tier: free\ncredentials: [{uses}]")));
+        let (env, file) =
+            ("{source: a, deliver: env, variable: TOKEN}", "{source: b.c-1, field: password, deliver: file, path: /tmp/t}");
+        assert_eq!(with(&format!("{env}, {file}")), []);
+        for (wrong, key, says) in [
+            ("{source: a, deliver: env}", "variable", "is missing"),
+            ("{source: a, deliver: file}", "path", "is missing"),
+            ("{source: a, deliver: env, variable: T, path: /tmp/t}", "path", "other way"),
+            ("{source: a, deliver: env, variable: PATH}", "variable", "not the tool's"),
+            ("{source: a, deliver: env, variable: lower}", "variable", "lower"),
+            ("{source: a, deliver: file, path: /etc/passwd}", "path", "/etc/passwd"),
+            ("{source: a, deliver: file, path: /tmp/..}", "path", "no file"),
+            ("{source: a, deliver: file, path: /tmp/a/b}", "path", "/tmp/a/b"),
+            ("{source: A, deliver: env, variable: T}", "source", "A"),
+            ("{source: a, deliver: argv, variable: T}", "deliver", "argv"),
+            ("{source: a, deliver: env, variable: T}, {source: b, deliver: env, variable: T}", "variable", "taken"),
+            (
+                "{source: a, deliver: env, variable: T}, {source: a, scopes: [x], deliver: env, variable: U}",
+                "scopes",
+                "one credential of each",
+            ),
+        ] {
+            let found: Vec<_> = with(wrong).iter().map(ToString::to_string).collect();
+            assert!(found.len() == 1 && found[0].contains(key) && found[0].contains(says), "{wrong}: {found:#?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `tool.yaml`, as Rust types. The JSON Schema that `mayfly tool schema` prints is generated from these, and the check
 //! reads every file against it: what is not described here does not exist.
 
+mod credentials;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -16,6 +18,7 @@ use serde_json::Value;
 use crate::document::{NotYet, Shape};
 pub use crate::units::duration_text;
 use crate::units::{Cpu, FORMATS, destination_schema, duration_schema, size_schema};
+pub use credentials::{CredentialUse, Delivery};
 
 /// A Mayfly tool definition, format version 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -57,6 +60,10 @@ pub struct Definition {
     pub policy_input: BTreeMap<String, String>,
     /// How the tool runs.
     pub executor: Executor,
+    /// What each call is given that it may show elsewhere, at most 16; left out: nothing.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub credentials: Vec<CredentialUse>,
     /// Ceilings beyond one sandbox.
     #[serde(default)]
     pub limits: Limits,
@@ -243,6 +250,9 @@ pub struct Placement {
     pub tolerations: Vec<Toleration>,
     /// Secrets of the sandboxes' namespace with registry credentials.
     pub image_pull_secrets: Vec<String>,
+    /// What of `cpu` a node keeps free for each pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_request: Option<Cpu>,
 }
 
 /// Ceilings beyond one sandbox.
@@ -256,10 +266,7 @@ pub struct Limits {
 }
 
 /// What the design names and this version does not do yet.
-const NOT_YET: &[NotYet] = &[
-    NotYet { pointer: "/credentials", value: None, instead: "leave it out" },
-    NotYet { pointer: "/cost", value: None, instead: "leave it out" },
-];
+const NOT_YET: &[NotYet] = &[NotYet { pointer: "/cost", value: None, instead: "leave it out" }];
 
 static SHAPE: LazyLock<Result<Shape, String>> = LazyLock::new(|| Shape::of::<Definition>(FORMATS, NOT_YET));
 
@@ -324,9 +331,15 @@ fn warm_schema(_: &mut SchemaGenerator) -> Schema {
 
 fn placement_schema(_: &mut SchemaGenerator) -> Schema {
     let name = serde_json::json!({"type": "string", "minLength": 1, "maxLength": 253});
+    let cpu_request = serde_json::json!({
+        "type": ["string", "number"],
+        "format": "mayfly-cpu",
+        "description": "what of `cpu` a node keeps free for each pod, written 50m; left out: all of it. Those that wait need little",
+    });
     json_schema!({
         "type": "object",
         "properties": {
+            "cpu_request": cpu_request,
             "node_selector": {"type": "object", "additionalProperties": name, "description": "labels that the node must have"},
             "tolerations": {
                 "type": "array",

@@ -56,7 +56,13 @@ pub(crate) fn problems(yaml: &str) -> Vec<Problem> {
 /// No mounts, and a day that stays.
 pub(crate) fn rules() -> Rules {
     let start_timeout = std::time::Duration::from_secs(30);
-    Rules { allowed_mounts: Vec::new(), allow_tags: false, start_timeout, today: time::macros::date!(2026 - 06 - 01) }
+    Rules {
+        allowed_mounts: Vec::new(),
+        allow_tags: false,
+        sources: None,
+        start_timeout,
+        today: time::macros::date!(2026 - 06 - 01),
+    }
 }
 
 /// The members of a JSON object.

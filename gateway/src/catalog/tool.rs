@@ -1,5 +1,6 @@
 //! A tool that passed the check.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::artefact::{self, Module, ModuleKind};
 use super::check::{self, Rules, validator};
-use super::definition::{Classifier, Definition, Executor};
+use super::definition::{Classifier, CredentialUse, Definition, Executor};
 use super::violation::{MOST, depth, violations, whole};
 use super::{Arguments, command, schema};
 use crate::document::{Document, Problem};
@@ -223,6 +224,7 @@ fn pod(executor: &Executor, image: String) -> Pod {
         node_selector: placement.node_selector,
         tolerations: placement.tolerations,
         image_pull_secrets: placement.image_pull_secrets,
+        cpu_request_millis: placement.cpu_request.map(|cpu| cpu.millis),
     }
 }
 
@@ -231,6 +233,9 @@ fn sandbox(definition: &Definition, source: Source, rules: &Rules) -> Result<San
     let container = executor.backend != BackendKind::Wasm;
     let waiting = if executor.warm.is_some() { LIFE_WARM } else { Duration::ZERO };
     let half = ByteSize(executor.memory.0 / 2);
+    if let Some(sources) = &rules.sources {
+        definition.credentials.iter().try_for_each(|one| available(one, sources))?;
+    }
     let mut mounts = executor.mounts.clone();
     for mount in &mut mounts {
         mount.source = artefact::mount_source(&mount.source, &rules.allowed_mounts)?;
@@ -245,6 +250,20 @@ fn sandbox(definition: &Definition, source: Source, rules: &Rules) -> Result<San
         // Twice: a token may take as long as the start before it.
         life: rules.start_timeout * 2 + waiting + executor.timeout + LIFE_BEYOND_TIMEOUT,
     })
+}
+
+/// Whether the configuration has the source, and the source has the scopes.
+fn available(one: &CredentialUse, sources: &BTreeMap<String, Option<BTreeSet<String>>>) -> Result<(), Unavailable> {
+    let name = &one.source;
+    let missing = match sources.get(name) {
+        None => format!("there is no credential source `{name}`; add it under `credentials` in the configuration"),
+        Some(None) if !one.scopes.is_empty() => format!("the credential source `{name}` has no scopes; leave `scopes` out"),
+        Some(Some(known)) if !one.scopes.iter().all(|scope| known.contains(scope)) => {
+            format!("the credential source `{name}` is not configured with all of the `scopes` that it is asked for")
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(Unavailable(missing))
 }
 
 /// Over the definition in one canonical form, and what it runs. Where the module lies does not count, its content does.

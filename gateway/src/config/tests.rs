@@ -34,6 +34,9 @@ fn the_example_has_every_key_with_its_default() {
     }
     // The keys without a default are there as comments.
     let example = EXAMPLE
+        .replace("secrets: {}", "secrets:")
+        .replace("  # master_key:", "  master_key:")
+        .replace("  # previous_master_key:", "  previous_master_key:")
         .replace("  # data: policies/data.json", "  data: policies/data.json")
         .replace("  # host: unix:///var/run/docker.sock", "  host: unix:///var/run/docker.sock")
         .replace("  # kubeconfig: /etc/mayfly/kubeconfig", "  kubeconfig: /etc/mayfly/kubeconfig")
@@ -47,6 +50,45 @@ fn the_example_has_every_key_with_its_default() {
         assert!(document.value.pointer(key).is_some(), "{key} is not in manifests/mayfly.yaml");
     }
     assert_eq!(parse(EXAMPLE), Ok(resolved(Config::default())));
+}
+
+#[test]
+fn the_examples_of_credential_sources_are_right() {
+    let from = EXAMPLE.split_once("credentials: {}\n").unwrap().1.split_once("\nwasm:").unwrap().0;
+    // What is no sentence is an example.
+    let is_key = |line: &str| {
+        line.starts_with([' ']) || line.split_once(':').is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase()))
+    };
+    let lines: Vec<_> = from.lines().filter_map(|line| line.strip_prefix("  # ")).filter(|line| is_key(line)).collect();
+    let text = format!("credentials:\n  {}\n", lines.join("\n  "));
+    let config = parse(&text).unwrap_or_else(|problems| panic!("{text}{problems}"));
+    assert_eq!(config.credentials.len(), 6);
+    insta::assert_debug_snapshot!(config.credentials);
+}
+
+#[test]
+fn mistakes_in_sources_are_named() {
+    for (source, key, says) in [
+        ("{kind: statik, secret: a}", "credentials.a.kind", "postgres"),
+        ("{kind: static}", "credentials.a.secret", "is missing"),
+        ("{kind: static, secret: a, sekret: b}", "credentials.a.sekret", "unknown"),
+        ("{kind: command, command: []}", "credentials.a.command", "empty list"),
+        ("{kind: postgres, url: 'postgres://u:secret@h/d'}", "credentials.a.url", "without a password"),
+        ("{kind: vault, address: 'https://v', token: {file: t}, path: a/b, max_ttl: 1s}", "max_ttl", "24h"),
+        ("{kind: vault, address: 'https://v', token: {file: t, secret: u}, path: a/b}", "credentials.a.token", "vault"),
+        ("a", "credentials.a", "kind"),
+        ("{kind: oauth2, token_url: 'ftp://x', client_id: a}", "credentials.a.token_url", "where tokens"),
+        ("{kind: kubernetes, namespace: mayfly-executions, service_account: a}", "namespace", "of its own"),
+    ] {
+        let told = parse(&format!("credentials: {{a: {source}}}")).unwrap_err();
+        assert!(told.contains(key) && told.contains(says), "{source}: {told}");
+    }
+    for name in ["A", "-a", "'a b'", "'a/b'"] {
+        let told = parse(&format!("credentials: {{{name}: {{kind: static, secret: a}}}}")).unwrap_err();
+        assert!(told.contains("no name for a source"), "{told}");
+    }
+    let told = parse("secrets: {master_key: {file: a, environment: b}}").unwrap_err();
+    assert!(told.contains("secrets.master_key"), "{told}");
 }
 
 #[test]

@@ -5,16 +5,20 @@ use std::time::Duration;
 
 use mayfly_executor::spec::ByteSize;
 
-use super::Config;
+use super::{Config, SourceConfig};
 use crate::document::{Document, Problem};
 
 /// The longest path of a Unix socket (`sun_path` in unix(7), without its NUL).
 const SOCKET_PATH_MOST: usize = 107;
 
+/// The longest lease of somebody else's that may be left behind.
+const MAX_LEASE: Duration = Duration::from_secs(24 * 3600);
+
 /// Every mistake.
 pub(super) fn check(config: &Config, document: &Document) -> Vec<Problem> {
     let mut problems = durations(config, document);
     problems.extend(sizes(config, document));
+    problems.extend(credentials(config, document));
     let mut refuse = |pointer: &str, what: String, accepted: &str| problems.push(document.error(pointer, what, accepted));
 
     if config.listen == config.observability_listen && config.listen.port() != 0 {
@@ -67,6 +71,31 @@ fn sizes(config: &Config, document: &Document) -> Vec<Problem> {
     .filter(|(_, given, least, most)| given < least || given > most)
     .map(|(pointer, _, least, most)| document.error(pointer, "is out of bounds", format!("{least} to {most}")))
     .collect()
+}
+
+/// The names that `tool.yaml` has to be able to say, and what cannot be told by the shape alone.
+fn credentials(config: &Config, document: &Document) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, source) in &config.credentials {
+        let at = format!("/credentials/{name}");
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let is_name = name.len() <= 63 && name.bytes().next().is_some_and(plain);
+        if !is_name || !name.bytes().all(|b| plain(b) || b"._-".contains(&b)) {
+            let accepted = "a lower-case letter or digit, then at most 62 lower-case letters, digits, `.`, `_` and `-`";
+            problems.push(document.error(&at, "is no name for a source", accepted));
+        }
+        match source {
+            SourceConfig::Kubernetes(token) if token.namespace == config.kubernetes.namespace => {
+                let what = "is where sandboxes run, and a Secret there could be mounted by one";
+                problems.push(document.error(&format!("{at}/namespace"), what, "a namespace of its own"));
+            }
+            SourceConfig::Vault(vault) if vault.max_ttl < Duration::from_secs(60) || vault.max_ttl > MAX_LEASE => {
+                problems.push(document.error(&format!("{at}/max_ttl"), "is out of bounds", "1m to 24h"));
+            }
+            _ => {}
+        }
+    }
+    problems
 }
 
 fn is_plain_folder(path: &Path) -> bool {

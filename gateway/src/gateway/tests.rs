@@ -1,7 +1,9 @@
 //! What the pipeline does when something below it misbehaves: an engine that panics, a tool that fails talkatively, a policy
 //! that quotes, a store that takes no rows for a while. Everything but the engine is real.
 
-use std::collections::BTreeSet;
+mod credentials;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use bytes::Bytes;
 use mayfly_executor::error::{BackendError, RunError, StartError};
 use mayfly_executor::spec::SandboxSpec;
 use mayfly_executor::wire::{Exit, Invocation, Report, Usage};
-use mayfly_executor::{Backend, BackendKind, Dispatcher, Found, Host, InstanceId, Sandbox, SandboxId};
+use mayfly_executor::{Backend, BackendKind, Dispatcher, Event, Found, Host, InstanceId, Sandbox, SandboxId};
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
@@ -23,11 +25,13 @@ use super::Gateway;
 use crate::call::{CallRequest, CallState, CallView};
 use crate::caller::{Authenticator, Caller};
 use crate::config::Config;
+use crate::credentials::Credentials;
 use crate::error::CallError;
 use crate::generation::Generation;
 use crate::limits::{LimitSettings, Limits};
 use crate::live::{CallFailure, LiveCalls};
 use crate::runner::Runner;
+use crate::secrets::Secrets;
 use crate::store::{Durability, Store};
 use crate::telemetry::{Log, Telemetry};
 
@@ -53,7 +57,12 @@ const ALLOW: &str = "allow := true";
 enum Engine {
     PanicsAtStart,
     PanicsInTheTool,
-    Reports { exit: Exit, stdout: &'static str },
+    Reports {
+        exit: Exit,
+        stdout: &'static str,
+    },
+    /// Says what it was given: its environment, and on standard error the same.
+    Tells,
 }
 
 #[async_trait]
@@ -99,13 +108,23 @@ impl Sandbox for Started {
         self.id
     }
 
-    async fn invoke(self: Box<Self>, _: Invocation, _: &dyn Host) -> Result<Report, RunError> {
-        let Engine::Reports { exit, stdout } = self.engine else { panic!("a tool's doing") };
+    async fn invoke(self: Box<Self>, invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
+        let (exit, stdout, stderr) = match self.engine {
+            Engine::Reports { exit, stdout } => (exit, Bytes::from_static(stdout.as_bytes()), Bytes::new()),
+            Engine::Tells => {
+                let had: BTreeMap<_, _> =
+                    invocation.environment.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+                let told = Bytes::from(json!(had).to_string());
+                host.observe(Event::Log(format!("given {had:?}")));
+                (Exit::Code(i32::from(had.contains_key("FAIL"))), told.clone(), told)
+            }
+            _ => panic!("a tool's doing"),
+        };
         Ok(Report {
             exit,
             detail: None,
-            stdout: Bytes::from_static(stdout.as_bytes()),
-            stderr: Bytes::new(),
+            stdout,
+            stderr,
             stderr_truncated: false,
             exhausted: BTreeSet::new(),
             usage: Usage::default(),
@@ -118,17 +137,24 @@ impl Sandbox for Started {
 struct Room {
     gateway: Arc<Gateway>,
     folder: TempDir,
+    secrets: Arc<Secrets>,
 }
 
 impl Room {
     async fn new(rules: &str, engine: Engine) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path(), rules);
+        Self::configured(folder, config, engine).await
+    }
+
+    async fn configured(folder: TempDir, config: Config, engine: Engine) -> Self {
         let store = Store::open(&config.data_dir, Durability::Relaxed).await.unwrap();
         let instance = InstanceId(Uuid::from_u128(1));
         let dispatcher = Dispatcher::new(vec![Arc::new(engine)], store.clone(), instance, Duration::from_secs(5));
         let telemetry = Arc::new(Telemetry::without_export(Log::to(std::io::sink(), true).unwrap()));
+        let secrets = Secrets::open(&config.secrets, &config.data_dir, store.clone()).await.unwrap();
         let gateway = Arc::new(Gateway {
+            credentials: Credentials::new(&config, &secrets, store.clone()),
             callers: Authenticator::open(&config.data_dir, store.clone()).await.unwrap(),
             generation: ArcSwap::from_pointee(Generation::load(&config).unwrap()),
             limits: Limits::new(LimitSettings::default()),
@@ -138,7 +164,7 @@ impl Room {
             live: LiveCalls::default(),
             tasks: TaskTracker::new(),
         });
-        Self { gateway, folder }
+        Self { gateway, folder, secrets }
     }
 
     async fn call(&self, arguments: Value) -> Result<CallView, CallFailure> {

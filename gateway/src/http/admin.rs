@@ -1,6 +1,9 @@
 //! Administration, for the operator: served on a [socket](super::socket) that only they can open, which is all the
 //! authentication there is. Never put this router on TCP.
 
+pub mod access;
+pub mod custody;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,6 +22,8 @@ use super::body::{BodyLimits, JsonBody};
 use super::problem::{Problem, TYPE_PREFIX};
 use crate::catalog::definition::Tier;
 use crate::error::CallError;
+use access::AccessView;
+use custody::Custody;
 
 /// What this door asks of the gateway.
 #[async_trait]
@@ -39,6 +44,10 @@ pub trait Admin: Send + Sync {
     fn pools(&self) -> Vec<PoolView>;
     /// What is being served.
     fn generation(&self) -> GenerationView;
+    /// Which agents see a tool.
+    async fn who_can(&self, tool: &str) -> Result<AccessView, AdminError>;
+    /// Which tools an agent sees.
+    async fn what_can(&self, agent: &str) -> Result<AccessView, AdminError>;
 }
 
 /// An agent to register.
@@ -171,6 +180,12 @@ pub enum AdminError {
     /// No agent of that name.
     #[error("there is no agent `{0}`; `mayfly agent list` shows those there are")]
     UnknownAgent(String),
+    /// No tool of that name.
+    #[error("there is no tool `{0}`; `mayfly tool list` shows those there are")]
+    UnknownTool(String),
+    /// No secret of that name.
+    #[error("there is no secret `{0}`; `mayfly secret list` shows those there are")]
+    UnknownSecret(String),
     /// The name is taken.
     #[error("there is an agent `{0}` already; choose another name")]
     AgentExists(String),
@@ -189,6 +204,8 @@ impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
         let (status, slug, title) = match self {
             Self::UnknownAgent(_) => (StatusCode::NOT_FOUND, "unknown-agent", "No such agent"),
+            Self::UnknownTool(_) => (StatusCode::NOT_FOUND, "unknown-tool", "No such tool"),
+            Self::UnknownSecret(_) => (StatusCode::NOT_FOUND, "unknown-secret", "No such secret"),
             Self::AgentExists(_) => (StatusCode::CONFLICT, "agent-exists", "Name is taken"),
             Self::AgentRemoved(_) => (StatusCode::CONFLICT, "agent-removed", "Name was taken"),
             Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "Invalid request"),
@@ -211,7 +228,7 @@ impl FromRef<Door> for BodyLimits {
 }
 
 /// Every route of the door.
-pub fn router(admin: Arc<dyn Admin>) -> Router {
+pub fn router(admin: Arc<dyn Admin>, custody: Arc<dyn Custody>) -> Router {
     Router::new()
         .route("/admin/v1/agents", get(agents).post(add_agent))
         .route("/admin/v1/agents/{name}", delete(remove_agent))
@@ -220,10 +237,13 @@ pub fn router(admin: Arc<dyn Admin>) -> Router {
         .route("/admin/v1/tools", get(async |State(Door(admin)): State<Door>| Json(admin.tools())))
         .route("/admin/v1/sandboxes", get(async |State(Door(admin)): State<Door>| Json(admin.sandboxes())))
         .route("/admin/v1/pools", get(async |State(Door(admin)): State<Door>| Json(admin.pools())))
+        .route("/admin/v1/access/tools/{name}", get(who_can))
+        .route("/admin/v1/access/agents/{name}", get(what_can))
         .route("/admin/v1/generation", get(async |State(Door(admin)): State<Door>| Json(admin.generation())))
         .fallback(async || CallError::UnknownPath)
         .method_not_allowed_fallback(async || CallError::MethodNotAllowed)
         .with_state(Door(admin))
+        .merge(custody::routes(custody))
 }
 
 async fn agents(State(Door(admin)): State<Door>) -> Result<Json<Vec<AgentView>>, AdminError> {
@@ -247,6 +267,14 @@ async fn suspend_agent(State(Door(admin)): State<Door>, Path(name): Path<String>
 
 async fn resume_agent(State(Door(admin)): State<Door>, Path(name): Path<String>) -> Result<Json<AgentView>, AdminError> {
     admin.set_suspended(&name, false).await.map(Json)
+}
+
+async fn who_can(State(Door(admin)): State<Door>, Path(name): Path<String>) -> Result<Json<AccessView>, AdminError> {
+    admin.who_can(&name).await.map(Json)
+}
+
+async fn what_can(State(Door(admin)): State<Door>, Path(name): Path<String>) -> Result<Json<AccessView>, AdminError> {
+    admin.what_can(&name).await.map(Json)
 }
 
 #[cfg(test)]

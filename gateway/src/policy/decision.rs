@@ -1,6 +1,6 @@
 //! What policy said about one call.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mayfly_executor::spec::{ByteSize, Destination};
@@ -22,9 +22,21 @@ pub struct Obligations {
     /// Most rows (elements of a top-level array, or of a top-level `rows` array) in the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub row_cap: Option<u64>,
+    /// The only credentials allowed, by their sources; must be named by the tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<BTreeMap<String, CredentialScope>>,
     /// The weakest isolation that will do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+}
+
+/// What is left of one credential.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CredentialScope {
+    /// The only scopes; `None`: all that the tool asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<BTreeSet<String>>,
 }
 
 /// How strongly a sandbox is separated, weakest first.

@@ -1,5 +1,7 @@
 //! What policy is asked.
 
+use std::collections::BTreeSet;
+
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -10,11 +12,12 @@ use crate::caller::Caller;
 use crate::catalog::definition::{Classifier, Tier};
 
 /// The names at the top of the policy input that are ours. A tool's `policy_input` may not lift onto one of them.
-pub const RESERVED_NAMES: [&str; 14] = [
+pub const RESERVED_NAMES: [&str; 15] = [
     "action",
     "actors",
     "agent_id",
     "arguments",
+    "credentials",
     "environment",
     "hour",
     "resource",
@@ -54,6 +57,8 @@ impl PolicyInput {
         input.insert("action".to_owned(), classified("action", &definition.action, arguments)?);
         input.insert("resource".to_owned(), classified("resource", &definition.resource, arguments)?);
         input.insert("arguments".to_owned(), Value::clone(arguments));
+        let sources: BTreeSet<_> = definition.credentials.iter().map(|one| one.source.as_str()).collect();
+        input.insert("credentials".to_owned(), sources.into_iter().collect());
         Ok(Self(Value::Object(input)))
     }
 

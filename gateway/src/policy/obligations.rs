@@ -3,15 +3,15 @@
 //! Obligations only narrow. A key that is unknown, a value of the wrong type or a demand that this tool cannot meet is answered
 //! with the key's name, and the call is not made: an obligation nobody enforces is worse than none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mayfly_executor::BackendKind;
 use mayfly_executor::spec::{ByteSize, Destination};
 use serde_json::Value;
 
-use super::decision::{Isolation, Obligations};
-use crate::catalog::definition::Executor;
+use super::decision::{CredentialScope, Isolation, Obligations};
+use crate::catalog::definition::Definition;
 use crate::units::parse_duration;
 
 /// Reads `obligations`; on error, the key that cannot be kept.
@@ -29,6 +29,7 @@ pub(super) fn read(answer: Option<&Value>) -> Result<Obligations, String> {
             "egress" => set(&mut obligations.egress, destinations(value)),
             "output_limit" => set(&mut obligations.output_limit, text.and_then(|text| text.parse::<ByteSize>().ok())),
             "row_cap" => set(&mut obligations.row_cap, value.as_u64()),
+            "credentials" => set(&mut obligations.credentials, credentials(value)),
             "isolation" => set(&mut obligations.isolation, serde_json::from_value(value.clone()).ok()),
             _ => false,
         };
@@ -39,9 +40,9 @@ pub(super) fn read(answer: Option<&Value>) -> Result<Obligations, String> {
     Ok(obligations)
 }
 
-/// Reads `obligations` and narrows them to what this executor does anyway; on error, the key that cannot be kept. `rows` is
-/// where the tool says its rows are: without it there is nothing to count.
-pub(super) fn enforceable(answer: Option<&Value>, executor: &Executor, rows: Option<&str>) -> Result<Obligations, String> {
+/// Reads `obligations` and narrows them to what this tool does anyway; on error, the key that cannot be kept.
+pub(super) fn enforceable(answer: Option<&Value>, definition: &Definition) -> Result<Obligations, String> {
+    let executor = &definition.executor;
     let mut obligations = read(answer)?;
     obligations.timeout = obligations.timeout.map(|timeout| timeout.min(executor.timeout));
     obligations.output_limit = obligations.output_limit.map(|limit| limit.min(executor.output_limit));
@@ -54,7 +55,16 @@ pub(super) fn enforceable(answer: Option<&Value>, executor: &Executor, rows: Opt
     {
         return Err("egress".to_owned());
     }
-    if obligations.row_cap.is_some() && rows.is_none() {
+    let named = |(source, left): (&String, &CredentialScope)| {
+        let asked = definition.credentials.iter().find(|one| one.source == *source);
+        let within = |scopes: &BTreeSet<String>, asked: &[String]| asked.is_empty() || scopes.iter().all(|s| asked.contains(s));
+        asked.is_some_and(|one| left.scopes.as_ref().is_none_or(|scopes| within(scopes, &one.scopes)))
+    };
+    if obligations.credentials.as_ref().is_some_and(|left| !left.iter().all(named)) {
+        return Err("credentials".to_owned());
+    }
+    // Without a word on where its rows are there is nothing to count.
+    if obligations.row_cap.is_some() && definition.rows.is_none() {
         return Err("row_cap".to_owned());
     }
     if obligations.isolation.is_some_and(|least| isolation(executor.backend) < Some(least)) {
@@ -86,6 +96,14 @@ fn destinations(value: &Value) -> Option<BTreeSet<Destination>> {
     value.as_array()?.iter().map(|one| one.as_str()?.parse().ok()).collect()
 }
 
+/// The names of sources; or an object with what is left of each.
+fn credentials(value: &Value) -> Option<BTreeMap<String, CredentialScope>> {
+    match value {
+        Value::Array(names) => names.iter().map(|name| Some((name.as_str()?.to_owned(), CredentialScope::default()))).collect(),
+        value => serde_json::from_value(value.clone()).ok(),
+    }
+}
+
 /// A key comes from policy, and goes into an error.
 fn clipped(key: &str) -> String {
     key.chars().filter(|c| !c.is_control()).take(64).collect()
@@ -97,38 +115,30 @@ mod tests {
 
     use super::*;
 
-    fn executor(backend: BackendKind) -> Executor {
-        Executor {
-            backend,
-            module: None,
-            image: None,
-            command: Vec::new(),
-            timeout: Duration::from_secs(10),
-            memory: ByteSize::mebibytes(64),
-            cpu: None,
-            output_limit: ByteSize(1 << 16),
-            network: vec!["a.example:443".parse().unwrap(), "b.example:443".parse().unwrap()],
-            mounts: Vec::new(),
-            scratch: None,
-            pids: None,
-            warm: None,
-            service_account: None,
-            runtime_class: None,
-            kubernetes: None,
-        }
+    use crate::catalog::fixture::{SCALE, tool};
+
+    fn definition(backend: BackendKind) -> Definition {
+        let mut definition =
+            tool(&SCALE.replace("tier: free", "tier: free\ncredentials: [{source: a, deliver: env, variable: A}]")).definition;
+        definition.rows = Some("/rows".to_owned());
+        definition.executor.backend = backend;
+        definition.executor.timeout = Duration::from_secs(10);
+        definition.executor.output_limit = ByteSize(1 << 16);
+        definition.executor.network = vec!["a.example:443".parse().unwrap(), "b.example:443".parse().unwrap()];
+        definition
     }
 
     fn wasm(demanded: Value) -> Result<Obligations, String> {
-        enforceable(Some(&demanded), &executor(BackendKind::Wasm), Some("/rows"))
+        enforceable(Some(&demanded), &definition(BackendKind::Wasm))
     }
 
     #[test]
     fn a_pod_is_a_container_and_its_network_is_not_narrowed_here() {
         let demand = |demanded: Value, account: Option<&str>| {
-            let mut pod = executor(BackendKind::Kubernetes);
-            pod.network = Vec::new();
-            pod.service_account = account.map(str::to_owned);
-            enforceable(Some(&demanded), &pod, None)
+            let mut pod = definition(BackendKind::Kubernetes);
+            pod.executor.network = Vec::new();
+            pod.executor.service_account = account.map(str::to_owned);
+            enforceable(Some(&demanded), &pod)
         };
         assert!(demand(json!({"isolation": "container"}), None).is_ok());
         assert!(demand(json!({"egress": []}), None).is_ok());
@@ -145,7 +155,11 @@ mod tests {
         let kept = wasm(json!({"timeout": "1h", "output_limit": "1Gi"})).unwrap();
         assert_eq!((kept.timeout, kept.output_limit), (Some(Duration::from_secs(10)), Some(ByteSize(1 << 16))));
         assert_eq!(wasm(json!({"egress": []})).unwrap().egress, Some(BTreeSet::new()));
-        assert_eq!(enforceable(None, &executor(BackendKind::Wasm), Some("/rows")), Ok(Obligations::default()));
+        assert_eq!(wasm(json!({"credentials": []})).unwrap().credentials, Some(BTreeMap::new()));
+        assert_eq!(wasm(json!({"credentials": ["a"]})).unwrap().credentials.unwrap().len(), 1);
+        let scoped = wasm(json!({"credentials": {"a": {"scopes": ["read"]}}})).unwrap().credentials.unwrap();
+        assert_eq!(scoped["a"].scopes, Some(BTreeSet::from(["read".to_owned()])));
+        assert_eq!(enforceable(None, &definition(BackendKind::Wasm)), Ok(Obligations::default()));
     }
 
     #[test]
@@ -165,6 +179,11 @@ mod tests {
             (json!({"egress": "a.example:443"}), "egress"),
             (json!({"egress": ["a.example"]}), "egress"),
             (json!({"egress": ["c.example:443"]}), "egress"),
+            (json!({"credentials": ["b"]}), "credentials"),
+            (json!({"credentials": "a"}), "credentials"),
+            (json!({"credentials": [1]}), "credentials"),
+            (json!({"credentials": {"a": null}}), "credentials"),
+            (json!({"credentials": {"a": {"scope": []}}}), "credentials"),
             (json!({"isolation": "vm"}), "isolation"),
             (json!({"isolation": "container"}), "isolation"),
             (json!(["timeout"]), "obligations"),
@@ -178,7 +197,7 @@ mod tests {
     #[test]
     fn a_container_is_isolated_enough_for_both() {
         for least in ["wasm", "container"] {
-            assert!(enforceable(Some(&json!({"isolation": least})), &executor(BackendKind::Docker), Some("/rows")).is_ok());
+            assert!(enforceable(Some(&json!({"isolation": least})), &definition(BackendKind::Docker)).is_ok());
         }
     }
 }

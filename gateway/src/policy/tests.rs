@@ -55,7 +55,7 @@ fn the_tier_holds_whatever_policy_says() {
 #[test]
 fn policy_sees_the_whole_call() {
     let expected = json!({
-        "action": "scale", "actors": ["desk"], "agent_id": "ada-bot", "arguments": {"verb": "scale", "to": {"n": 3}},
+        "action": "scale", "actors": ["desk"], "agent_id": "ada-bot", "arguments": {"verb": "scale", "to": {"n": 3}}, "credentials": [],
         "environment": "development", "hour": 14, "replicas": 3, "resource": "thing", "task_id": "task-1", "tier": "free",
         "time": "2027-03-01T14:05:00+00:00", "tool": "look", "user": "ada", "version": "1.2.3", "weekday": "monday",
     });

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::call::{CallId, CallState, CallView};
 use crate::caller::Caller;
@@ -42,6 +43,8 @@ pub struct Intent {
     pub created_at: OffsetDateTime,
     /// Whether the invocation has begun to leave: from then on the tool may have run.
     pub delivered: bool,
+    /// The sources of the credentials that it is given.
+    pub credentials: Vec<String>,
 }
 
 /// The one outcome of a call.
@@ -63,6 +66,8 @@ pub struct Outcome {
     pub may_have_run: Option<bool>,
     /// How the tool ended.
     pub exit: Option<String>,
+    /// The sources of the credentials that stood in what the tool wrote, and were taken out.
+    pub leaked: Vec<String>,
     /// From arrival to outcome in milliseconds, by a monotonic clock.
     pub duration_ms: f64,
     /// When it ended, by the wall clock.
@@ -106,6 +111,53 @@ impl CallRow {
             created_at: intent.created_at,
         }
     }
+}
+
+/// A sealed secret: what may lie anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// The id of the master key that opens it.
+    pub key_id: String,
+    /// The secret's own key, encrypted under the master key.
+    pub wrapped_key: Vec<u8>,
+    /// The value, encrypted under that.
+    pub ciphertext: Vec<u8>,
+}
+
+/// A secret of the vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretRow {
+    /// Its name, unique.
+    pub name: String,
+    /// How often it was set.
+    pub version: u32,
+    /// The value, for whoever has the master key.
+    pub sealed: Envelope,
+    /// When the first version was set.
+    pub created_at: OffsetDateTime,
+    /// When this one was.
+    pub updated_at: OffsetDateTime,
+}
+
+/// A credential that was minted for a call, or is about to be, and is not known to be gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialRow {
+    /// Its id, which is ours.
+    pub id: Uuid,
+    /// The source it is from.
+    pub source: String,
+    /// The call it is for.
+    pub call_id: CallId,
+    /// What the source revokes it by; `None` while the source has not said it.
+    pub handle: Option<String>,
+    /// When it was asked for.
+    pub created_at: OffsetDateTime,
+    /// When it is worth nothing, revoked or not.
+    pub expires_at: OffsetDateTime,
+    /// Attempts to revoke it that failed.
+    pub attempts: u32,
+    /// What the last one said.
+    pub error: Option<String>,
 }
 
 /// A registered agent.

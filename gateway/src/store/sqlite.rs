@@ -2,6 +2,7 @@
 
 mod apply;
 mod checkpoint;
+mod credentials;
 mod read;
 
 use std::path::Path;
@@ -26,7 +27,8 @@ const BUSY: Duration = Duration::from_secs(5);
 const CHECKPOINT_PAGES: &str = "4000";
 
 /// Every form the database has had, in order. One that was released never changes.
-const MIGRATIONS: [(&str, &str); 1] = [("ledger", include_str!("migrations/0001_ledger.sql"))];
+const MIGRATIONS: [(&str, &str); 2] =
+    [("ledger", include_str!("migrations/0001_ledger.sql")), ("credentials", include_str!("migrations/0002_credentials.sql"))];
 
 /// How the database is opened.
 #[derive(Debug, Clone, Copy)]

@@ -31,6 +31,7 @@ fn intent() -> Intent {
         arguments_sha256: "a".repeat(64),
         reason: Some("because \u{0} \"quotes\" ' ü".into()),
         created_at: OffsetDateTime::now_utc(),
+        credentials: vec!["github".into()],
         delivered: false,
     }
 }
@@ -45,6 +46,7 @@ fn outcome(call_id: CallId) -> Outcome {
         detail: None,
         may_have_run: Some(true),
         exit: Some("code 0".into()),
+        leaked: vec!["github".into()],
         duration_ms: 1.25,
         finished_at: OffsetDateTime::now_utc(),
     }

@@ -9,10 +9,11 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::folder::FolderLock;
 use super::sqlite::{Checkpointer, Ledger};
-use super::{AgentRow, Intent, Outcome, StoreError};
+use super::{AgentRow, CredentialRow, Intent, Outcome, SecretRow, StoreError};
 use crate::call::CallId;
 
 /// Most writes in one transaction.
@@ -34,6 +35,10 @@ pub(super) enum Write {
     OpenSandbox(SandboxRow),
     /// A sandbox is gone; one that has no row is no error.
     CloseSandbox(SandboxId),
+    /// The vault.
+    Secret(SecretWrite),
+    /// What was minted.
+    Credential(CredentialWrite),
     /// A new agent.
     AddAgent(Box<AgentRow>),
     /// An agent goes; its name stays taken.
@@ -50,6 +55,28 @@ pub(super) enum Write {
         /// Out or in.
         suspended: bool,
     },
+}
+
+/// A change of the vault.
+#[derive(Debug)]
+pub(super) enum SecretWrite {
+    /// A secret, new or in its next version.
+    Put(Box<SecretRow>),
+    /// It goes; one that is not there is no error.
+    Remove(String),
+}
+
+/// A step in the life of a credential.
+#[derive(Debug)]
+pub(super) enum CredentialWrite {
+    /// It is about to be minted.
+    Open(Box<CredentialRow>),
+    /// Its source says what it is revoked by.
+    Handle(Uuid, String),
+    /// An attempt to revoke it failed, and why.
+    Failed(Uuid, String),
+    /// It is gone.
+    Close(Uuid),
 }
 
 /// A write and whoever waits for it.

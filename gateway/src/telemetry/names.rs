@@ -34,13 +34,14 @@ pub mod span {
     pub const AUTHORIZE: &str = "authorize";
     /// Making the intent durable.
     pub const COMMIT: &str = "commit";
+    /// Getting the call's credentials.
+    pub const MINT: &str = "mint";
     /// Starting a sandbox for the call.
     pub const SANDBOX_START: &str = "sandbox.start";
     /// A warm sandbox is taken from its pool.
     pub const SANDBOX_CLAIM: &str = "sandbox.claim";
     /// From delivery to report; spans made inside the sandbox are its children.
     pub const TOOL_RUN: &str = "tool.run";
-    /// Inspecting the output and recording the outcome.
     /// Making the outcome durable.
     pub const RECORD: &str = "record";
     /// Inspecting what came back.
@@ -74,6 +75,10 @@ pub const DECISION_ALLOW: &str = "mayfly.decision.allow";
 pub const DECISION_REASONS: &str = "mayfly.decision.reasons";
 /// Digest of the generation of catalog, policy and data that decided.
 pub const GENERATION: &str = "mayfly.generation";
+/// The sources of the credentials that the call is given.
+pub const CREDENTIALS: &str = "mayfly.credentials";
+/// The sources of those that stood in its output, and were taken out.
+pub const CREDENTIALS_LEAKED: &str = "mayfly.credentials.leaked";
 /// The call's final state.
 pub const OUTCOME: &str = "mayfly.outcome";
 /// How the tool ended.

@@ -32,8 +32,8 @@ impl Jobs {
         Self { api: Api::namespaced(client, Engine::NAMESPACE), pods, image }
     }
 
-    /// Creates one and waits until it is complete. Its removal is not measured.
-    pub(crate) async fn one(&self, cpu: &str) -> Duration {
+    /// Creates one, with such a request and limit, and waits until it is complete. Its removal is not measured.
+    pub(crate) async fn one(&self, cpu: [&str; 2]) -> Duration {
         let name = format!("bench-{}", uuid::Uuid::now_v7());
         let begun = Instant::now();
         self.api.create(&PostParams::default(), &self.job(&name, cpu)).await.unwrap();
@@ -44,7 +44,7 @@ impl Jobs {
     }
 
     /// That many at once: the slowest of them. Their removal is not measured.
-    pub(crate) async fn at_once(&self, count: usize, cpu: &str) -> Duration {
+    pub(crate) async fn at_once(&self, count: usize, cpu: [&str; 2]) -> Duration {
         let taken = futures_util::future::join_all((0..count).map(|_| self.one(cpu))).await;
         taken.into_iter().max().unwrap()
     }
@@ -59,8 +59,8 @@ impl Jobs {
         }
     }
 
-    fn job(&self, name: &str, cpu: &str) -> Job {
-        let resources = json!({"cpu": cpu, "memory": "64Mi"});
+    fn job(&self, name: &str, cpu: [&str; 2]) -> Job {
+        let [requests, limits] = cpu.map(|cpu| json!({"cpu": cpu, "memory": "64Mi"}));
         let restricted = json!({
             "runAsNonRoot": true, "runAsUser": 65532, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
             "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
@@ -71,7 +71,7 @@ impl Jobs {
                 "restartPolicy": "Never", "automountServiceAccountToken": false, "enableServiceLinks": false,
                 "containers": [{
                     "name": "tool", "image": self.image, "command": ["cat", "/dev/null"], "securityContext": restricted,
-                    "resources": {"limits": resources, "requests": resources},
+                    "resources": {"limits": limits, "requests": requests},
                 }],
             }}},
         });

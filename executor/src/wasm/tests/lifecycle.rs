@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{INSTANCE, Listener, Room, SPIN, call, program};
 use crate::error::{RunError, StartError};
 use crate::spec::{ByteSize, Mount};
-use crate::wire::{Exit, Invocation};
+use crate::wire::{Exit, Invocation, SecretText};
 use crate::{Backend, Event, SandboxId};
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn there_are_no_files_and_no_environment_but_the_calls() {
     assert_eq!(room.run(&program(open)).await.exit, Exit::Code(8), "EBADF");
     let variables = program("(drop (call $environ_sizes_get (i32.const 0) (i32.const 4))) (call $exit (i32.load (i32.const 0)))");
     assert_eq!(room.run(&variables).await.exit, Exit::Code(0));
-    let environment = BTreeMap::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())]);
+    let environment = BTreeMap::from([("A".to_owned(), SecretText::new("1")), ("B".to_owned(), SecretText::new(""))]);
     assert_eq!(room.run_with(&variables, Invocation { environment, ..call() }).await.exit, Exit::Code(2));
 }
 
@@ -88,7 +88,10 @@ async fn what_a_guest_would_read_differently_is_not_started() {
     let room = Room::new();
     let text = program("");
     let command = vec!["tool".to_owned(), "safe\0--force".to_owned()];
-    let variable = |name: &str, value: &str| Invocation { environment: BTreeMap::from([(name.into(), value.into())]), ..call() };
+    let variable = |name: &str, value: &str| {
+        let environment = BTreeMap::from([(name.to_owned(), SecretText::new(value))]);
+        Invocation { environment, ..call() }
+    };
     for invocation in [Invocation { command, ..call() }, variable("A", "1\0B=2"), variable("A=B", "1"), variable("", "1")] {
         let report = room.run_with(&text, invocation).await;
         assert_eq!(report.exit, Exit::NotStarted);

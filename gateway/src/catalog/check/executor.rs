@@ -126,11 +126,15 @@ fn ceilings(document: &Document, executor: &Value, backend: &str, problems: &mut
     if size("scratch").zip(memory).is_some_and(|(scratch, memory)| scratch >= memory) {
         refuse("scratch", "is not less than `memory`, which it counts towards".to_owned(), "less than `memory`");
     }
-    if let Some(cpu) = executor.get("cpu") {
-        let cpu = cpu.as_str().map_or_else(|| cpu.to_string(), ToOwned::to_owned).parse::<Cpu>();
-        if !cpu.is_ok_and(|c| (10..=64_000).contains(&c.millis)) {
-            refuse("cpu", "is out of bounds, or finer than a thousandth".to_owned(), "10m to 64 cores, written 0.5 or 500m");
-        }
+    let cpu =
+        |at: &str| executor.pointer(at).map(|cpu| cpu.as_str().map_or_else(|| cpu.to_string(), ToOwned::to_owned).parse::<Cpu>());
+    let ceiling = cpu("/cpu");
+    if ceiling.as_ref().is_some_and(|cpu| !cpu.as_ref().is_ok_and(|c| (10..=64_000).contains(&c.millis))) {
+        refuse("cpu", "is out of bounds, or finer than a thousandth".to_owned(), "10m to 64 cores, written 0.5 or 500m");
+    }
+    let most = ceiling.and_then(Result::ok).map_or(1000, |cpu| cpu.millis);
+    if cpu("/kubernetes/cpu_request").is_some_and(|cpu| !cpu.is_ok_and(|c| (1..=most).contains(&c.millis))) {
+        refuse("kubernetes/cpu_request", "is out of bounds, or finer than a thousandth".to_owned(), "1m to `cpu`, written 50m");
     }
 }
 

@@ -102,7 +102,8 @@ async fn administration_is_asked_over_its_socket() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
     let listener = socket::bind(&path).unwrap();
-    let router = admin::router(std::sync::Arc::new(admin::fixture::InMemory::default()));
+    let admin = std::sync::Arc::new(admin::fixture::InMemory::default());
+    let router = admin::router(admin.clone(), admin);
     let shutdown = tokio_util::sync::CancellationToken::new();
     let task = tokio::spawn(serve::serve(listener, router, shutdown.clone(), serve::ConnectionLimits::default()));
     let client = AdminClient::new(path.clone());

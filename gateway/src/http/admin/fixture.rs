@@ -1,5 +1,6 @@
 //! An administration in memory, for tests of the door and of its client.
 
+use super::custody::{CredentialView, MasterKeyView, SecretView};
 use super::*;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,34 @@ use time::macros::datetime;
 pub(crate) struct InMemory {
     agents: Mutex<BTreeMap<String, AgentView>>,
     removed: Mutex<BTreeSet<String>>,
+    pub(crate) secrets: Mutex<BTreeMap<String, Vec<u8>>>,
+}
+
+#[async_trait]
+impl Custody for InMemory {
+    async fn set_secret(&self, name: &str, value: &[u8]) -> Result<SecretView, AdminError> {
+        let at = datetime!(2026-01-02 03:04:05 UTC);
+        self.secrets.lock().insert(name.to_owned(), value.to_vec());
+        Ok(SecretView { name: name.to_owned(), version: 1, created_at: at, updated_at: at })
+    }
+
+    fn secrets(&self) -> Vec<SecretView> {
+        let at = datetime!(2026-01-02 03:04:05 UTC);
+        let view = |name: &String| SecretView { name: name.clone(), version: 1, created_at: at, updated_at: at };
+        self.secrets.lock().keys().map(view).collect()
+    }
+
+    async fn remove_secret(&self, name: &str) -> Result<(), AdminError> {
+        self.secrets.lock().remove(name).map(|_| ()).ok_or_else(|| AdminError::UnknownSecret(name.into()))
+    }
+
+    async fn rotate_master_key(&self) -> Result<MasterKeyView, AdminError> {
+        Ok(MasterKeyView { key_id: "0123456789abcdef".into() })
+    }
+
+    async fn credentials(&self, _: bool) -> Result<Vec<CredentialView>, AdminError> {
+        Ok(Vec::new())
+    }
 }
 
 #[async_trait]
@@ -82,6 +111,14 @@ impl Admin for InMemory {
             start_max_ms: Some(421.0),
             failure: None,
         }]
+    }
+
+    async fn who_can(&self, tool: &str) -> Result<AccessView, AdminError> {
+        Err(AdminError::UnknownTool(tool.to_owned()))
+    }
+
+    async fn what_can(&self, agent: &str) -> Result<AccessView, AdminError> {
+        Err(AdminError::UnknownAgent(agent.to_owned()))
     }
 
     fn generation(&self) -> GenerationView {

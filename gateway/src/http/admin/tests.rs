@@ -12,7 +12,7 @@ async fn ask(admin: &Arc<InMemory>, method: &str, path: &str, body: Option<&str>
         request = request.header(header::CONTENT_TYPE, "application/json");
     }
     let request = request.body(body.map_or_else(Body::empty, |text| Body::from(text.to_owned()))).unwrap();
-    let response = router(admin.clone()).oneshot(request).await.unwrap();
+    let response = router(admin.clone(), admin.clone()).oneshot(request).await.unwrap();
     let status = response.status().as_u16();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     (status, if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() })
@@ -64,4 +64,30 @@ async fn tools_sandboxes_and_generation_are_shown() {
     assert_eq!(ask(&admin, "GET", "/admin/v1/tools", None).await.1[0]["unavailable"], "Docker does not answer");
     assert_eq!(ask(&admin, "GET", "/admin/v1/sandboxes", None).await.1[0]["started"], 2);
     assert_eq!(ask(&admin, "GET", "/admin/v1/generation", None).await.1["refused"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_secret_goes_in_and_its_value_never_comes_out() {
+    let admin = Arc::new(InMemory::default());
+    let (status, set) = ask(&admin, "PUT", "/admin/v1/secrets/github", Some(r#"{"value": "aHVudGVyMjI="}"#)).await;
+    assert_eq!((status, &set["name"], &set["version"]), (200, &json!("github"), &json!(1)));
+    assert_eq!(admin.secrets.lock()["github"], b"hunter22");
+    let (_, listed) = ask(&admin, "GET", "/admin/v1/secrets", None).await;
+    assert_eq!(listed.as_array().map(Vec::len), Some(1));
+    assert!(![set, listed].iter().any(|told| told.to_string().contains("value")));
+    for wrong in [
+        r#"{"value": "canary!"}"#,
+        r#"{"value": ["canary"]}"#,
+        r#"{"valu": "canary"}"#,
+        r#"{"value": "", "canary": 1}"#,
+        r#""canary""#,
+    ] {
+        let (status, problem) = ask(&admin, "PUT", "/admin/v1/secrets/github", Some(wrong)).await;
+        assert_eq!(status, 422, "{wrong}");
+        assert!(!problem.to_string().contains("canary"), "{problem}");
+    }
+    assert_eq!(ask(&admin, "POST", "/admin/v1/master-key/rotate", None).await.1["key_id"], "0123456789abcdef");
+    assert_eq!(ask(&admin, "GET", "/admin/v1/credentials/leaked", None).await, (200, json!([])));
+    assert_eq!(ask(&admin, "DELETE", "/admin/v1/secrets/github", None).await.0, 204);
+    assert_eq!(ask(&admin, "DELETE", "/admin/v1/secrets/github", None).await.0, 404);
 }

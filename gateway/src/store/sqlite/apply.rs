@@ -24,9 +24,9 @@ const SIZES: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
 static CALLS: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
         "INSERT INTO calls (call_id, agent_id, user_id, task_id, tool, version, tier, tool_digest, generation, decision_id, trace_id, \
-         arguments, arguments_sha256, reason, created_at, delivered, state, is_error, result, problem, detail, may_have_run, exit, \
-         duration_ms, finished_at) VALUES ",
-        "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+         arguments, arguments_sha256, reason, created_at, delivered, credentials, state, is_error, result, problem, detail, may_have_run, \
+         exit, leaked, duration_ms, finished_at) VALUES ",
+        "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         "",
     )
 });
@@ -38,10 +38,10 @@ static DELIVERIES: LazyLock<Bulk> =
 /// Outcomes. The last line is the rule that a call has one.
 static OUTCOMES: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
-        "WITH o (call_id, state, is_error, result, problem, detail, may_have_run, exit, duration_ms, finished_at) AS (VALUES ",
-        "(?,?,?,?,?,?,?,?,?,?)",
+        "WITH o (call_id, state, is_error, result, problem, detail, may_have_run, exit, leaked, duration_ms, finished_at) AS (VALUES ",
+        "(?,?,?,?,?,?,?,?,?,?,?)",
         ") UPDATE calls SET state = o.state, is_error = o.is_error, result = o.result, problem = o.problem, detail = o.detail, \
-         may_have_run = o.may_have_run, exit = o.exit, duration_ms = o.duration_ms, finished_at = o.finished_at FROM o \
+         may_have_run = o.may_have_run, exit = o.exit, leaked = o.leaked, duration_ms = o.duration_ms, finished_at = o.finished_at FROM o \
          WHERE calls.call_id = o.call_id AND calls.finished_at IS NULL",
     )
 });
@@ -58,7 +58,7 @@ impl Bulk {
     }
 }
 
-type SqliteQuery = Query<'static, Sqlite, SqliteArguments>;
+pub(super) type SqliteQuery = Query<'static, Sqlite, SqliteArguments>;
 
 /// Why a transaction did not go through.
 enum Snag {
@@ -203,6 +203,8 @@ fn statement(write: &Write) -> SqliteQuery {
                 .bind(to_nanos(row.expires_at.into()))
         }
         Write::CloseSandbox(id) => sqlx::query("DELETE FROM sandboxes WHERE sandbox_id = ?").bind(id.0.as_bytes().to_vec()),
+        Write::Secret(write) => super::credentials::secret(write),
+        Write::Credential(write) => super::credentials::credential(write),
         Write::AddAgent(agent) => add_agent(agent),
         Write::RemoveAgent { name, at } => {
             sqlx::query("UPDATE agents SET removed_at = ?, key_mac = x'' WHERE name = ? AND removed_at IS NULL")
@@ -247,14 +249,15 @@ fn bind_call(query: SqliteQuery, intent: &Intent, outcome: Option<&Outcome>) -> 
         .bind(&*intent.arguments_sha256)
         .bind(intent.reason.as_deref())
         .bind(to_nanos(intent.created_at))
-        .bind(intent.delivered);
+        .bind(intent.delivered)
+        .bind(names(&intent.credentials));
     match outcome {
         Some(outcome) => bind_outcome(query, outcome),
         None => {
             const NOTHING: Option<&str> = None;
             let query = query.bind(CallState::Running.as_str());
-            // is_error, result, problem, detail, may_have_run, exit, duration_ms, finished_at
-            [NOTHING; 8].into_iter().fold(query, Query::bind)
+            // is_error, result, problem, detail, may_have_run, exit, leaked, duration_ms, finished_at
+            [NOTHING; 9].into_iter().fold(query, Query::bind)
         }
     }
 }
@@ -268,8 +271,14 @@ fn bind_outcome(query: SqliteQuery, outcome: &Outcome) -> SqliteQuery {
         .bind(outcome.detail.as_deref())
         .bind(outcome.may_have_run)
         .bind(outcome.exit.as_deref())
+        .bind(names(&outcome.leaked))
         .bind(outcome.duration_ms)
         .bind(to_nanos(outcome.finished_at))
+}
+
+/// A list of names as JSON; none at all is null.
+fn names(names: &[String]) -> Option<String> {
+    (!names.is_empty()).then(|| serde_json::json!(names).to_string())
 }
 
 /// What it means that a write changed no row.
@@ -280,6 +289,8 @@ fn unchanged(write: &Write) -> Result<(), StoreError> {
         Write::RemoveAgent { name, .. } | Write::SuspendAgent { name, .. } => Err(StoreError::UnknownAgent(name.clone())),
         // It is gone, which is what was asked; the others insert, and fail if they cannot.
         Write::CloseSandbox(_) | Write::OpenSandbox(_) | Write::Call(..) | Write::AddAgent(_) => Ok(()),
+        // The same; nobody waits to hear that a credential that is gone failed to go.
+        Write::Secret(_) | Write::Credential(_) => Ok(()),
     }
 }
 

@@ -25,8 +25,8 @@ macro_rules! list_calls {
     ($which:literal) => {
         concat!(
             "SELECT call_id, agent_id, user_id, task_id, tool, version, tier, tool_digest, generation, decision_id, trace_id, \
-             '' AS arguments, arguments_sha256, reason, created_at, delivered, state, is_error, NULL AS result, problem, detail, \
-             may_have_run, exit, duration_ms, finished_at FROM calls WHERE ",
+             '' AS arguments, arguments_sha256, reason, created_at, delivered, NULL AS credentials, state, is_error, NULL AS result, problem, detail, \
+             may_have_run, exit, NULL AS leaked, duration_ms, finished_at FROM calls WHERE ",
             $which
         )
     };
@@ -101,6 +101,10 @@ impl Reader {
         Ok(rows.into_iter().map(agent_row).collect::<Result<_, _>>()?)
     }
 
+    pub(super) const fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
     /// Whether an agent of that name was removed.
     pub(in super::super) async fn was_removed(&self, name: &str) -> Result<bool, StoreError> {
         Ok(sqlx::query(REMOVED_AGENT).bind(name).fetch_optional(&self.pool).await?.is_some())
@@ -134,6 +138,7 @@ fn call_row(row: SqliteRow) -> Result<CallRow, sqlx::Error> {
         reason: row.try_get("reason")?,
         created_at: from_nanos(row.try_get("created_at")?)?,
         delivered: row.try_get("delivered")?,
+        credentials: names(&row, "credentials")?,
     };
     Ok(CallRow { intent, state, outcome })
 }
@@ -148,9 +153,16 @@ fn outcome(row: &SqliteRow, call_id: CallId, state: CallState, finished_at: i64)
         detail: row.try_get("detail")?,
         may_have_run: row.try_get("may_have_run")?,
         exit: row.try_get("exit")?,
+        leaked: names(row, "leaked")?,
         duration_ms: row.try_get("duration_ms")?,
         finished_at: from_nanos(finished_at)?,
     })
+}
+
+/// A list of names.
+fn names(row: &SqliteRow, column: &str) -> Result<Vec<String>, sqlx::Error> {
+    let text: Option<&str> = row.try_get(column)?;
+    text.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(text).map_err(|e| sqlx::Error::Decode(Box::new(e))))
 }
 
 fn agent_row(row: SqliteRow) -> Result<AgentRow, sqlx::Error> {
@@ -173,7 +185,7 @@ fn sandbox_row(row: SqliteRow) -> Result<SandboxRow, sqlx::Error> {
     })
 }
 
-fn id(row: &SqliteRow, column: &str) -> Result<Uuid, sqlx::Error> {
+pub(super) fn id(row: &SqliteRow, column: &str) -> Result<Uuid, sqlx::Error> {
     Uuid::from_slice(row.try_get(column)?).map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 

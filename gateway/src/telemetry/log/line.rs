@@ -22,7 +22,7 @@ const MAX_FIELD: usize = 256;
 ///
 /// As JSON it has the members `timestamp, level, event ("tool_call"), call_id, agent_id, user, task_id, tool, version, tier,
 /// arguments, decision ("allow", "deny" or null), decision_id, reasons, output {bytes, type}, latency_ms, outcome, error,
-/// trace_id`. Arguments are redacted; where they are longer than 2 KiB they are `{"cut": "their first bytes"}`.
+/// credentials, leaked, trace_id`. Arguments are redacted; where they are longer than 2 KiB they are `{"cut": "their first bytes"}`.
 #[derive(Debug, Clone, Copy)]
 pub struct CallLine<'a> {
     /// The call.
@@ -51,6 +51,10 @@ pub struct CallLine<'a> {
     pub outcome: CallState,
     /// The true reason where there was no result: the last part of the problem's type, such as `denied`.
     pub error: Option<&'static str>,
+    /// The sources of the credentials that it was given.
+    pub credentials: &'a [String],
+    /// Those that stood in what the tool wrote.
+    pub leaked: &'a [String],
     /// The trace: 32 hex digits.
     pub trace_id: &'a str,
 }
@@ -95,6 +99,8 @@ struct Json<'a> {
     latency_ms: f64,
     outcome: CallState,
     error: Option<&'static str>,
+    credentials: &'a [String],
+    leaked: &'a [String],
     trace_id: &'a str,
 }
 
@@ -128,6 +134,8 @@ impl CallLine<'_> {
             latency_ms: millis(self.latency),
             outcome: self.outcome,
             error: self.error,
+            credentials: self.credentials,
+            leaked: self.leaked,
             trace_id: self.trace_id,
         };
         let mut bytes = Vec::with_capacity(1 << 10);
@@ -167,6 +175,11 @@ impl CallLine<'_> {
         }
         if let Some(output) = self.output {
             write!(line, " output={} bytes", output.bytes)?;
+        }
+        for (name, sources) in [("credentials", self.credentials), ("leaked", self.leaked)] {
+            if !sources.is_empty() {
+                write!(line, " {name}={}", sources.join(","))?;
+            }
         }
         write!(line, " call={} trace={}", self.call_id, self.trace_id)
     }

@@ -61,6 +61,8 @@ fn line<'a>(arguments: Option<&'a Arguments>, decision: Option<&'a Decision>) ->
         latency: Duration::from_micros(12_345),
         outcome: CallState::Succeeded,
         error: None,
+        credentials: &[],
+        leaked: &[],
         trace_id: "0af7651916cd43dd8448eb211c80319c",
     }
 }
@@ -102,6 +104,8 @@ fn a_call_is_one_json_object_with_its_fields_at_the_top() {
         "latency_ms": 12.345,
         "outcome": "succeeded",
         "error": null,
+        "credentials": [],
+        "leaked": [],
         "trace_id": "0af7651916cd43dd8448eb211c80319c",
     });
     assert_eq!(line, expected);
