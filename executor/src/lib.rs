@@ -17,6 +17,8 @@ pub mod wire;
 mod backend;
 #[cfg(feature = "dispatch")]
 pub mod conformance;
+#[cfg(feature = "wasm")]
+mod egress;
 #[cfg(any(feature = "docker", feature = "kubernetes"))]
 mod labels;
 #[cfg(feature = "dispatch")]

@@ -4,6 +4,8 @@
 //! interchangeable sandboxes and its digest can key a pool. What belongs to one call travels in the
 //! [`Invocation`](crate::wire::Invocation).
 
+mod reach;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use reach::{Destination, Reach};
 
 /// Where sandboxes come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,64 +88,6 @@ impl Serialize for ByteSize {
 }
 
 impl<'de> Deserialize<'de> for ByteSize {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        std::borrow::Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// One place a tool may connect to: `host:port`, `[::1]:443` or `192.0.2.7:443`. Nothing is implied: no default
-/// port, no wildcard. A private, loopback or link-local address is reachable only if listed literally.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Destination {
-    /// A lower-case DNS name, or an IP address without brackets.
-    pub host: String,
-    /// The TCP port, never 0.
-    pub port: u16,
-}
-
-impl FromStr for Destination {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a destination; write host:port, such as api.example.com:443");
-        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let port = port.parse::<u16>().ok().filter(|p| *p != 0).ok_or_else(wrong)?;
-        let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-            Some(v6) => v6.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?.to_string(),
-            // An IPv6 address without its brackets cannot be told from its port.
-            None if host.contains(':') => return Err(wrong()),
-            None => host.to_ascii_lowercase(),
-        };
-        let is_address = host.parse::<std::net::IpAddr>().is_ok();
-        let is_name = !host.is_empty()
-            && host.len() <= 253
-            && host.split('.').all(|label| {
-                !label.is_empty()
-                    && label.len() <= 63
-                    && !label.starts_with('-')
-                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            });
-        (is_address || is_name).then_some(Self { host, port }).ok_or_else(wrong)
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl Serialize for Destination {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Destination {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         std::borrow::Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
@@ -267,16 +213,5 @@ mod tests {
             assert!(wrong.parse::<ByteSize>().is_err(), "{wrong:?}");
         }
         assert_eq!(ByteSize(1536 << 10).to_string(), "1536Ki");
-    }
-
-    #[test]
-    fn a_destination_names_host_and_port() {
-        assert_eq!("API.example.com:443".parse::<Destination>().unwrap().to_string(), "api.example.com:443");
-        assert_eq!("[::1]:80".parse::<Destination>().unwrap().to_string(), "[::1]:80");
-        for wrong in
-            ["example.com", "example.com:0", ":443", "a b:1", "::1:80", "*.example.com:443", "http://x:80", "x:65536", "-x:1"]
-        {
-            assert!(wrong.parse::<Destination>().is_err(), "{wrong:?}");
-        }
     }
 }

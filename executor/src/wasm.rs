@@ -14,7 +14,6 @@
 mod artefacts;
 mod ceiling;
 mod config;
-mod egress;
 mod guest;
 mod http;
 mod live;

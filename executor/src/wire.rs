@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::spec::{ByteSize, Destination};
+use crate::spec::{ByteSize, Reach};
 
 /// Version of the frames. An executor that greets with another is refused before delivery.
 pub const PROTOCOL: u16 = 2;
@@ -60,7 +60,7 @@ pub struct Invocation {
     /// Whether the tool may open internet sockets at all. The backend says: a container without a network of its own may.
     pub inet: bool,
     /// Where this call may connect to; only ever a subset of what the tool lists.
-    pub egress: BTreeSet<Destination>,
+    pub egress: BTreeSet<Reach>,
     /// W3C `traceparent` of the `tool.run` span.
     pub traceparent: String,
 }

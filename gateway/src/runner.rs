@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mayfly_executor::error::{LedgerError, RunError, StartError};
-use mayfly_executor::spec::SandboxSpec;
+use mayfly_executor::spec::{Reach, SandboxSpec};
 use mayfly_executor::wire::{Exit, Invocation, MAX_TEXT, Report, Usage, WireKey};
 use mayfly_executor::{BackendKind, Dispatcher, Event, Failure, Host, Order, SandboxId};
 use parking_lot::Mutex;
@@ -129,10 +129,15 @@ fn order(permit: Permit, spec: SandboxSpec, id: CallId, traceparent: String) -> 
         inet: false,
         timeout: obligations.timeout.map_or(executor.timeout, |narrower| narrower.min(executor.timeout)),
         output_limit: obligations.output_limit.map_or(executor.output_limit, |narrower| narrower.min(executor.output_limit)),
-        egress: obligations.egress.map_or_else(|| listed.clone(), |narrower| &narrower & &listed),
+        egress: obligations.egress.map_or_else(|| listed.clone(), |narrower| within(narrower, &listed)),
         traceparent,
     };
     Ok(Order { spec, invocation })
+}
+
+/// What of `narrower` is listed. All of it, or there would be no permit.
+fn within(narrower: BTreeSet<Reach>, listed: &BTreeSet<Reach>) -> BTreeSet<Reach> {
+    narrower.into_iter().filter(|reach| listed.iter().any(|one| reach.is_within(one))).collect()
 }
 
 fn command(tool: &Tool, arguments: &Arguments) -> Result<Vec<String>, CallError> {

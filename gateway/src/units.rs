@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use mayfly_executor::spec::{ByteSize, Destination};
+use mayfly_executor::spec::{ByteSize, Reach};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -16,7 +16,7 @@ pub const FORMATS: &[Format] = &[
     Format { name: "mayfly-duration", reads: |text| parse_duration(text).is_ok() },
     Format { name: "mayfly-size", reads: |text| text.parse::<ByteSize>().is_ok() },
     Format { name: "mayfly-cpu", reads: |text| text.parse::<Cpu>().is_ok() },
-    Format { name: "mayfly-destination", reads: |text| text.parse::<Destination>().is_ok() },
+    Format { name: "mayfly-destination", reads: |text| text.parse::<Reach>().is_ok() },
     Format { name: "mayfly-address", reads: |text| text.parse::<std::net::SocketAddr>().is_ok() },
 ];
 
@@ -139,9 +139,9 @@ pub fn size_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "mayfly-size", "pattern": "^[0-9]+(Ki|Mi|Gi)?$"})
 }
 
-/// The schema of a [`Destination`].
+/// The schema of a [`Reach`].
 pub fn destination_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "format": "mayfly-destination", "description": "host:port, such as api.example.com:443"})
+    json_schema!({"type": "string", "format": "mayfly-destination", "description": "host:port such as api.example.com:443, *.example.com:443 for one label, or 10.0.0.0/8:5432"})
 }
 
 /// The schema of a socket address.

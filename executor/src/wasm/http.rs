@@ -8,8 +8,6 @@
 //! makes a new request, which is checked again. When the call ends, at its deadline at the latest, its requests and
 //! connections are aborted: timeouts here are only those that end a request sooner.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -30,11 +28,10 @@ use tokio_util::task::TaskTracker;
 use wasmtime_wasi_http::io::TokioIo;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::spec::Destination;
+use crate::egress::{List, Refusal, Target};
 use crate::wire::Span;
 
 use super::config::HttpLimits;
-use super::egress::{self, Refusal, Target};
 use super::metered::Metered;
 use super::spans::RequestSpan;
 
@@ -58,7 +55,7 @@ pub(super) struct Http(pub(super) Option<Arc<Outgoing>>);
 
 /// What one call's requests share.
 pub(super) struct Outgoing {
-    egress: BTreeSet<Destination>,
+    egress: List,
     limits: HttpLimits,
     tls: Arc<ClientConfig>,
     requests: AtomicU32,
@@ -72,7 +69,7 @@ type Connection = http1::Connection<TokioIo<Stream>, WasiBody>;
 type Sent = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
 impl Outgoing {
-    pub(super) fn new(egress: BTreeSet<Destination>, limits: HttpLimits, tls: Arc<ClientConfig>) -> Arc<Self> {
+    pub(super) fn new(egress: List, limits: HttpLimits, tls: Arc<ClientConfig>) -> Arc<Self> {
         Arc::new(Self {
             egress,
             limits,
@@ -147,7 +144,7 @@ impl Outgoing {
         }
         let target = Target::of(request.uri()).map_err(refused)?;
         span.leads_to(&target.destination);
-        let target = target.listed_in(&self.egress).map_err(refused)?;
+        self.egress.permit(&target.destination).map_err(refused)?;
         let connecting = options.connect_timeout.unwrap_or(Duration::MAX).min(self.limits.connect_timeout);
         let stream = timeout(connecting, self.connect(&target)).await.map_err(|_| Error::ConnectionTimeout)??;
         let request = addressed(request, &target)?;
@@ -171,23 +168,13 @@ impl Outgoing {
     }
 
     async fn connect(&self, target: &Target) -> Result<Stream, Error> {
-        let Destination { host, port } = &target.destination;
-        let literal = host.parse::<IpAddr>().ok();
-        let answers = match literal {
-            Some(address) => vec![SocketAddr::new(address, *port)],
-            None => match tokio::net::lookup_host((host.as_str(), *port)).await {
-                Ok(answers) => answers.collect(),
-                Err(_) => return Err(refused(Refusal::NoAddress)),
-            },
-        };
-        let admitted = egress::admit(&self.egress, answers).map_err(refused)?;
-        let stream = TcpStream::connect(admitted.as_slice()).await.map_err(|e| from_connect(&e))?;
+        let stream = self.egress.dial(&target.destination).await.map_err(refused)?;
         if !target.tls {
             return Ok(Either::Left(stream));
         }
-        let name = match literal {
+        let name = match target.destination.address() {
             Some(address) => ServerName::IpAddress(address.into()),
-            None => ServerName::try_from(host.clone()).map_err(|_| Error::HttpRequestUriInvalid)?,
+            None => ServerName::try_from(target.destination.host.clone()).map_err(|_| Error::HttpRequestUriInvalid)?,
         };
         TlsConnector::from(self.tls.clone()).connect(name, stream).await.map(Either::Right).map_err(|e| from_tls(&e))
     }
@@ -229,14 +216,8 @@ const fn refused(refusal: Refusal) -> Error {
         Refusal::NotListed => Error::HttpRequestDenied,
         Refusal::AddressNotListed => Error::DestinationIpProhibited,
         Refusal::NoAddress => Error::DestinationNotFound,
-    }
-}
-
-fn from_connect(error: &std::io::Error) -> Error {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
-        std::io::ErrorKind::TimedOut => Error::ConnectionTimeout,
-        _ => Error::DestinationUnavailable,
+        Refusal::Refused => Error::ConnectionRefused,
+        Refusal::Unreachable => Error::DestinationUnavailable,
     }
 }
 

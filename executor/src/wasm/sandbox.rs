@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
 
+use crate::egress::List;
 use crate::error::RunError;
 use crate::spec::ByteSize;
 use crate::wire::{Exit, Invocation, MAX_SPANS, Report, Resource, Span, Usage, clip};
@@ -112,7 +113,7 @@ impl WasmSandbox {
     /// The call's way out, when it has one. Core modules have none: preview 1 knows no HTTP.
     fn outgoing(&self, invocation: &Invocation) -> Option<Arc<Outgoing>> {
         let has_http = matches!(*self.program, Program::Component(_)) && !invocation.egress.is_empty();
-        has_http.then(|| Outgoing::new(invocation.egress.clone(), self.shared.http, self.shared.tls.clone()))
+        has_http.then(|| Outgoing::new(List(invocation.egress.clone()), self.shared.http, self.shared.tls.clone()))
     }
 
     async fn drive(

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mayfly_executor::BackendKind;
 use mayfly_executor::pool::WhenEmpty;
-use mayfly_executor::spec::{ByteSize, Destination, Mount, Toleration};
+use mayfly_executor::spec::{ByteSize, Mount, Reach, Toleration};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -163,7 +163,7 @@ pub struct Executor {
     /// The only destinations it may connect to, each host:port. Components only, for now; left out: none.
     #[serde(default)]
     #[schemars(schema_with = "destinations_schema")]
-    pub network: Vec<Destination>,
+    pub network: Vec<Reach>,
     /// docker: host folders shown read-only, each `{source, target}`, both absolute; `allowed_mounts` of the configuration must allow the source.
     #[serde(default)]
     #[schemars(schema_with = "mounts_schema")]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mayfly_executor::spec::{ByteSize, Destination};
+use mayfly_executor::spec::{ByteSize, Reach};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -15,7 +15,7 @@ pub struct Obligations {
     pub timeout: Option<Duration>,
     /// The only destinations allowed; must be listed by the tool.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub egress: Option<BTreeSet<Destination>>,
+    pub egress: Option<BTreeSet<Reach>>,
     /// A smaller output limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_limit: Option<ByteSize>,

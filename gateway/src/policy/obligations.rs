@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mayfly_executor::BackendKind;
-use mayfly_executor::spec::{ByteSize, Destination};
+use mayfly_executor::spec::{ByteSize, Reach};
 use serde_json::Value;
 
 use super::decision::{CredentialScope, Isolation, Obligations};
@@ -51,7 +51,7 @@ pub(super) fn enforceable(answer: Option<&Value>, definition: &Definition) -> Re
         return Err("egress".to_owned());
     }
     if let Some(egress) = &obligations.egress
-        && !egress.iter().all(|destination| executor.network.contains(destination))
+        && !egress.iter().all(|narrower| executor.network.iter().any(|listed| narrower.is_within(listed)))
     {
         return Err("egress".to_owned());
     }
@@ -92,7 +92,7 @@ fn duration(text: &str) -> Option<Duration> {
     parse_duration(text).ok().filter(|duration| !duration.is_zero())
 }
 
-fn destinations(value: &Value) -> Option<BTreeSet<Destination>> {
+fn destinations(value: &Value) -> Option<BTreeSet<Reach>> {
     value.as_array()?.iter().map(|one| one.as_str()?.parse().ok()).collect()
 }
 

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use mayfly_executor::InstanceId;
-use mayfly_executor::spec::Destination;
+use mayfly_executor::spec::Reach;
 use mayfly_executor::wasm::{WasmBackend, WasmConfig};
 use mayfly_executor::wire::Exit;
 use mayfly_gateway::build::{Artifact, BuildOptions, build};
@@ -83,7 +83,7 @@ async fn http_probe_reaches_what_is_listed_and_nothing_else() {
     let garbled = serve(b"this is no HTTP\r\n\r\n");
     let unlisted = serve(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     let closed = { TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() };
-    let listed = [ok, moved, garbled, closed].map(|port| format!("127.0.0.1:{port}").parse::<Destination>().unwrap());
+    let listed = [ok, moved, garbled, closed].map(|port| format!("127.0.0.1:{port}").parse::<Reach>().unwrap());
     tool.definition.executor.network = listed.to_vec();
     let probe = |port: u16, more: Value| {
         let mut arguments = json!({"scheme": "http", "host": "127.0.0.1", "port": port, "path": "/healthz"});

@@ -17,7 +17,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use super::super::config::{HttpLimits, WasmConfig};
 use super::super::http::{Http, Outgoing, tls_config};
 use super::{INSTANCE, Room, call, program};
-use crate::spec::{ByteSize, Destination};
+use crate::spec::{ByteSize, Reach};
 use crate::wire::{Exit, Invocation, Span};
 
 /// A server that gives everyone the same bytes, and counts and keeps what it was asked.
@@ -63,7 +63,7 @@ fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
-fn egress(destinations: &[String]) -> BTreeSet<Destination> {
+fn egress(destinations: &[String]) -> BTreeSet<Reach> {
     destinations.iter().map(|d| d.parse().unwrap()).collect()
 }
 
@@ -168,7 +168,7 @@ impl Asker {
     fn new(listed: &[String], change: impl FnOnce(&mut HttpLimits)) -> Self {
         let mut limits = WasmConfig::new("", INSTANCE).http;
         change(&mut limits);
-        Self(Outgoing::new(egress(listed), limits, tls_config().unwrap()))
+        Self(Outgoing::new(crate::egress::List(egress(listed)), limits, tls_config().unwrap()))
     }
 
     async fn ask(&self, method: Method, url: &str, options: RequestOptions) -> Result<Response<WasiBody>, Error> {
