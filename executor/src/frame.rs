@@ -2,7 +2,8 @@
 //!
 //! A frame is a length (unsigned 32-bit, big-endian) and that many bytes of CBOR (RFC 8949). The first frame each way is in the
 //! clear, because the key travels in one of them; [`FrameWriter::seal`] and [`FrameReader::seal`] seal all that follow. What was in
-//! a frame does not stay in its buffers: it is wiped once it is written or read.
+//! a frame does not stay in its buffers: they are wiped once it is written or read. Of a frame of more than a few KiB, what a buffer
+//! held before it had to move may stay behind.
 //!
 //! Any number of parties may send at once through clones of an [`Outbox`]; [`pump`] alone owns the stream. The queue is short and
 //! first come, first served, so that whoever sends much waits, and a sign of life is never more than a queue behind.
@@ -25,6 +26,8 @@ use crate::seal::{OVERHEAD, Seal, SealError};
 
 /// The longest body of a frame, sealed.
 pub const MAX_FRAME: usize = 16 << 20;
+/// What most frames fit in.
+const ROOM: usize = 4 << 10;
 /// How many frames an [`Outbox`] holds before senders wait.
 pub const QUEUE: usize = 16;
 
@@ -63,7 +66,7 @@ fn codec() -> LengthDelimitedCodec {
 }
 
 fn encode<T: Serialize>(frame: &T) -> Result<Zeroizing<Vec<u8>>, FrameError> {
-    let mut body = Zeroizing::new(Vec::new());
+    let mut body = Zeroizing::new(Vec::with_capacity(ROOM));
     ciborium::into_writer(frame, &mut *body).map_err(|_| FrameError::Malformed)?;
     Ok(body)
 }

@@ -30,6 +30,7 @@ use kube::api::{Api, DeleteParams, ListParams, PropagationPolicy};
 
 pub use issuer::{Issue, TokenIssuer};
 pub use job::{job, job_name};
+pub use token::SHORTEST_LIFE;
 
 use crate::error::{BackendError, StartError};
 use crate::labels::{LABEL_SANDBOX, found};

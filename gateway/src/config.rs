@@ -21,7 +21,8 @@ use serde_json::{Map, Value};
 use crate::document::{Document, NotYet, Problem, Shape};
 use crate::units::{FORMATS, address_schema, duration_schema, duration_text, size_schema};
 pub use credentials::{
-    ExchangeConfig, KeySource, Oauth2Config, PostgresConfig, SecretRef, SecretsConfig, SourceConfig, TokenConfig, VaultConfig,
+    ExchangeConfig, KeySource, Oauth2Config, Offer, PostgresConfig, Scopes, SecretRef, SecretsConfig, SourceConfig, TokenConfig,
+    VaultConfig,
 };
 
 /// The configuration of a gateway (`mayfly.yaml`).
@@ -358,6 +359,13 @@ impl Config {
         problems.extend(validate::check(&config, &said));
         problems.sort_by(|a, b| (a.line, &a.key).cmp(&(b.line, &b.key)));
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+
+    /// The variables of the environment that hold secrets of the gateway's own.
+    pub fn secret_variables(&self) -> Vec<String> {
+        let keys = [&self.secrets.master_key, &self.secrets.previous_master_key].into_iter().flatten();
+        let of_keys = keys.filter_map(|key| if let KeySource::Environment(name) = key { Some(name.clone()) } else { None });
+        of_keys.chain(self.credentials.values().flat_map(SourceConfig::secret_variables)).collect()
     }
 
     /// Where the administration socket is.

@@ -9,6 +9,7 @@
 //!   and over the end of this process.
 //! - A source that is down, slow or talks rubbish ends the call before a sandbox is claimed. What it said is for the operator.
 
+mod bounded;
 mod command;
 #[cfg(test)]
 mod fixture;
@@ -27,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use mayfly_executor::kubernetes::Issue;
 use time::OffsetDateTime;
@@ -42,6 +44,7 @@ use crate::policy::{Obligations, Permit};
 use crate::secrets::Secrets;
 use crate::store::{CredentialRow, Store};
 
+use bounded::Bounded;
 use command::Command;
 pub use held::Held;
 use held::{Delivered, Ticket};
@@ -49,39 +52,44 @@ use kubernetes::Kubernetes;
 use oauth2::Oauth2;
 use postgres::Postgres;
 pub use revoke::Revoker;
-use source::{Minted, Order, Source, SourceError};
+use source::{Keep, Minted, Order, Source, SourceError};
 use stored::Stored;
 use vault::Vault;
 
 /// How long a source has for one credential.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What a credential lives beyond its call's timeout: minting, starting a sandbox, reporting.
-const BEYOND_TIMEOUT: Duration = Duration::from_secs(120);
+/// What a credential lives beyond its call's timeout and two starts of a sandbox: minting, reporting.
+const BEYOND: Duration = Duration::from_secs(60);
 
 /// Every configured source; shared as `Arc`.
 pub struct Credentials {
-    sources: BTreeMap<String, Arc<dyn Source>>,
+    sources: BTreeMap<String, Arc<Bounded>>,
     store: Arc<Store>,
     revoker: Arc<Revoker>,
+    /// What a credential lives beyond its call's timeout.
+    beyond: Duration,
 }
 
 impl Credentials {
     /// The sources of a configuration. Nothing is asked of any of them yet.
     pub fn new(config: &Config, secrets: &Arc<Secrets>, store: Arc<Store>) -> Arc<Self> {
+        let hidden = config.secret_variables();
         let source = |source: &SourceConfig| match source.clone() {
-            SourceConfig::Static { secret } => Arc::new(Stored { secrets: secrets.clone(), name: secret }) as Arc<dyn Source>,
-            SourceConfig::Command { command, revoke } => Arc::new(Command { command, revoke }),
-            SourceConfig::Postgres(config) => Arc::new(Postgres::new(config, secrets.clone())),
-            SourceConfig::Vault(config) => Arc::new(Vault::new(config, secrets.clone())),
-            SourceConfig::Oauth2(config) => Arc::new(Oauth2::new(config, secrets.clone())),
+            SourceConfig::Static { secret } => Box::new(Stored { secrets: secrets.clone(), name: secret }) as Box<dyn Source>,
+            SourceConfig::Command { command, revoke } => Box::new(Command { command, revoke, hidden: hidden.clone() }),
+            SourceConfig::Postgres(config) => Box::new(Postgres::new(config, secrets.clone())),
+            SourceConfig::Vault(config) => Box::new(Vault::new(config, secrets.clone())),
+            SourceConfig::Oauth2(config) => Box::new(Oauth2::new(config, secrets.clone())),
             SourceConfig::Kubernetes(TokenConfig { namespace, service_account: account, audiences }) => {
-                let issuer = engines::token_issuer(config, namespace, store.instance());
-                Arc::new(Kubernetes { issuer, issue: Issue { account, audiences } })
+                let issuer = engines::token_issuer(config, namespace.clone(), store.instance());
+                let target = format!("{namespace}/{account}");
+                Box::new(Kubernetes { issuer, issue: Issue { account, audiences }, target })
             }
         };
-        let sources: BTreeMap<_, _> = config.credentials.iter().map(|(name, config)| (name.clone(), source(config))).collect();
+        let sources: BTreeMap<_, _> =
+            config.credentials.iter().map(|(name, config)| (name.clone(), Bounded::new(source(config)))).collect();
         let revoker = Revoker::new(sources.clone(), store.clone());
-        Arc::new(Self { sources, store, revoker })
+        Arc::new(Self { sources, store, revoker, beyond: config.start_timeout * 2 + BEYOND })
     }
 
     /// What ends them.
@@ -96,7 +104,8 @@ impl Credentials {
 
     /// Whether everything that the permit leaves to the call is here already, so that minting takes no time.
     pub fn at_hand(&self, permit: &Permit) -> bool {
-        granted(permit.tool(), permit.obligations()).all(|one| self.sources.get(&one.source).is_some_and(|s| s.at_hand()))
+        granted(permit.tool(), permit.obligations())
+            .all(|one| self.sources.get(&one.source).is_some_and(|bounded| bounded.source.at_hand()))
     }
 
     /// Step 10: everything that the permit leaves to the call, or nothing.
@@ -130,7 +139,8 @@ impl Credentials {
     }
 
     async fn try_one(&self, name: &str, permit: &Permit, call: &LiveCall) -> Result<(Option<Ticket>, Minted), SourceError> {
-        let source = self.sources.get(name).ok_or_else(|| SourceError("no such source is configured".into()))?;
+        let bounded = self.sources.get(name).ok_or_else(|| SourceError("no such source is configured".into()))?;
+        let source = &bounded.source;
         let timeout = permit.tool().definition.executor.timeout;
         let order = Order {
             id: Uuid::now_v7(),
@@ -139,38 +149,47 @@ impl Credentials {
             agent_id: permit.caller().agent_id().to_owned(),
             user: permit.caller().user().map(str::to_owned),
             scopes: scopes(name, permit),
-            life: timeout + BEYOND_TIMEOUT,
+            life: timeout + self.beyond,
         };
         if order.scopes.is_some() && !source.narrows() {
             return Err(SourceError("it has no scopes that could be narrowed".into()));
         }
         if !source.revocable() {
-            return Ok((None, in_time(source.mint(&order)).await?));
+            return Ok((None, in_time(source.mint(&order, &Unkept)).await?));
         }
-        let mut ticket = self.open(name, source, &order).await?;
-        let minted = in_time(ticket.mint(order)).await?;
-        if let Some(handle) = &minted.handle {
-            self.store.credential_handle(ticket.id, handle).await.map_err(|error| SourceError(error.to_string()))?;
-        }
+        let place = bounded.place(PATIENCE).await?;
+        let mut ticket = self.open(name, bounded, &order).await?;
+        let minted = in_time(ticket.mint(order, place)).await?;
         Ok((Some(ticket), minted))
     }
 
     /// The durable row of what is about to be minted.
-    async fn open(&self, name: &str, source: &Arc<dyn Source>, order: &Order) -> Result<Ticket, SourceError> {
+    async fn open(&self, name: &str, bounded: &Arc<Bounded>, order: &Order) -> Result<Ticket, SourceError> {
         let now = OffsetDateTime::now_utc();
         let row = CredentialRow {
             id: order.id,
             source: name.to_owned(),
+            target: bounded.source.target(),
             call_id: order.call_id,
             handle: None,
             created_at: now,
-            expires_at: now + source.longest_life().unwrap_or(order.life),
+            expires_at: now + bounded.source.longest_life(order.life),
             attempts: 0,
             error: None,
         };
-        let ticket = Ticket::new(order.id, source.clone(), self.revoker.clone());
+        let ticket = Ticket::new(order.id, bounded.clone(), self.revoker.clone(), self.store.clone());
         self.store.open_credential(row).await.map_err(|error| SourceError(error.to_string()))?;
         Ok(ticket)
+    }
+}
+
+/// Nothing is kept of what cannot be revoked.
+struct Unkept;
+
+#[async_trait]
+impl Keep for Unkept {
+    async fn handle(&self, _: &str) -> Result<(), SourceError> {
+        Ok(())
     }
 }
 
@@ -200,7 +219,7 @@ fn deliver(one: CredentialUse, minted: &BTreeMap<String, Minted>) -> Result<Deli
     let field = minted.get(&one.source).and_then(|minted| minted.field(one.field.as_deref()));
     field.and_then(|value| Delivered::new(&one, value)).ok_or_else(|| {
         let field = one.field.as_deref().unwrap_or("its main one");
-        tracing::error!(source = %one.source, field, "a credential has no such part, or it cannot be a variable");
+        tracing::error!(source = %one.source, field, "a credential has no such part, or it is no text and so no variable; see `field` and `deliver` in tool.yaml");
         CallError::CredentialUnavailable(one.source)
     })
 }

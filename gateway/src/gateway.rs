@@ -177,9 +177,9 @@ impl Gateway {
 
         // 11. run, 12. settle
         let (tool, obligations) = (permit.tool().clone(), permit.obligations().clone());
-        let report = self.runner.run(permit, call, &redactor, Bound { credentials, admission, marked }).await?;
+        let ran = self.runner.run(permit, call, &redactor, Bound { credentials, admission, marked }).await;
         let _settle = call.trace.span(span::SETTLE);
-        let inspected = inspect(&tool, &obligations, &redactor, report);
+        let inspected = ran.and_then(|report| inspect(&tool, &obligations, &redactor, report));
         record.leaked(call, redactor.found());
         inspected
     }

@@ -10,7 +10,7 @@ use crate::call::CallRequest;
 use crate::caller::Caller;
 use crate::catalog::definition::Tier;
 use crate::catalog::{Catalog, CatalogError, Rules, Tool};
-use crate::config::{Config, PolicyConfig, SourceConfig};
+use crate::config::{Config, PolicyConfig};
 use crate::error::CallError;
 use crate::policy::{Policy, PolicyLoadError, PolicySettings};
 use crate::view::ToolView;
@@ -54,8 +54,7 @@ impl Generation {
     /// Every problem of the first part that has any.
     pub fn load(config: &Config) -> Result<Self, GenerationError> {
         let (allow_tags, start_timeout) = (config.kubernetes.allow_tags, config.start_timeout);
-        let scopes = |source: &SourceConfig| source.scopes().map(|scopes| scopes.iter().cloned().collect());
-        let sources = Some(config.credentials.iter().map(|(name, source)| (name.clone(), scopes(source))).collect());
+        let sources = Some(config.credentials.iter().map(|(name, source)| (name.clone(), source.offer())).collect());
         let rules = Rules { allow_tags, start_timeout, sources, ..Rules::now(&config.allowed_mounts) };
         let catalog = Catalog::load(&config.tools, &rules)?;
         let policy = Policy::load(&config.policy.path, config.policy.data.as_deref(), &policy_settings(&config.policy))?;

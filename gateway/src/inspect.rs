@@ -39,8 +39,7 @@ pub struct Inspected {
 pub fn inspect(tool: &Tool, obligations: &Obligations, redactor: &Redactor, report: Report) -> Result<Inspected, CallError> {
     let output_bytes = report.stdout.len();
     if report.exit == Exit::Code(0) {
-        let mut result = success(tool, obligations, &report)?;
-        redactor.value(&mut result);
+        let result = success(tool, obligations, redactor, &report)?;
         return Ok(Inspected { result, is_error: false, exit: "code 0".into(), detail: None, may_have_run: true, output_bytes });
     }
     let (exit, message) = failure(tool, obligations, &report.exit)?;
@@ -109,8 +108,10 @@ fn rows_fit(tool: &Tool, obligations: &Obligations, result: &Value, rows: Rows) 
     }
 }
 
-fn success(tool: &Tool, obligations: &Obligations, report: &Report) -> Result<Value, CallError> {
-    let result = parse(&report.stdout).map_err(|()| CallError::OutputRejected("it is not UTF-8".into()))?;
+fn success(tool: &Tool, obligations: &Obligations, redactor: &Redactor, report: &Report) -> Result<Value, CallError> {
+    let mut result = parse(&report.stdout).map_err(|()| CallError::OutputRejected("it is not UTF-8".into()))?;
+    // First: what is wrong with a result may name a part of it.
+    redactor.value(&mut result);
     tool.check_output(&result)
         .map_err(|place| CallError::OutputRejected(format!("it does not fit the tool's output schema: {place}")))?;
     rows_fit(tool, obligations, &result, Rows::Required).map_err(CallError::OutputRejected)?;

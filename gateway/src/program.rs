@@ -32,14 +32,22 @@ pub enum ProgramError {
     Verbose,
 }
 
-/// Runs `argv` (no shell) with `input` on standard input and the gateway's environment; answers what it printed.
+/// Runs `argv` (no shell) with `input` on standard input and the gateway's environment without `hidden`; answers what it printed.
 ///
 /// # Errors
 /// [`ProgramError`].
-pub async fn run(argv: &[String], input: &[u8], patience: Duration) -> Result<Zeroizing<Vec<u8>>, ProgramError> {
+pub async fn run(
+    argv: &[String],
+    input: &[u8],
+    patience: Duration,
+    hidden: &[String],
+) -> Result<Zeroizing<Vec<u8>>, ProgramError> {
     let (name, arguments) = argv.split_first().ok_or_else(|| ProgramError::NotStarted("there is no program".into()))?;
     let mut command = Command::new(name);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+    for name in hidden {
+        command.env_remove(name);
+    }
     let mut child = command.kill_on_drop(true).spawn().map_err(|error| ProgramError::NotStarted(error.to_string()))?;
     let mut group = Group::of(child.id());
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
@@ -98,7 +106,7 @@ mod tests {
     use super::*;
 
     async fn shell(script: &str, patience: Duration) -> Result<Zeroizing<Vec<u8>>, ProgramError> {
-        run(&["/bin/sh".into(), "-c".into(), script.into()], b"question", patience).await
+        run(&["/bin/sh".into(), "-c".into(), script.into()], b"question", patience, &[]).await
     }
 
     const LONG: Duration = Duration::from_secs(20);
@@ -116,7 +124,7 @@ mod tests {
         assert_eq!(shell("yes canary", LONG).await, Err(ProgramError::Verbose));
         let short = Duration::from_millis(200);
         assert_eq!(shell("sleep 60", short).await, Err(ProgramError::Overdue(short)));
-        assert!(matches!(run(&["/none".into()], b"", LONG).await, Err(ProgramError::NotStarted(_))));
+        assert!(matches!(run(&["/none".into()], b"", LONG, &[]).await, Err(ProgramError::NotStarted(_))));
     }
 
     #[tokio::test]

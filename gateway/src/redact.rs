@@ -6,10 +6,10 @@
 
 mod forms;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use memchr::memmem;
 use parking_lot::Mutex;
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -37,11 +37,13 @@ struct Needle {
     source: Option<Arc<str>>,
 }
 
-/// What must not leave, of one call. Wiped when dropped, as far as the search lets it.
+/// What must not leave, of one call. Wiped when dropped.
 #[derive(Default)]
 pub struct Redactor {
+    /// Longest first: a value inside another must not leave the rest of it behind.
     needles: Vec<Needle>,
-    search: Option<AhoCorasick>,
+    /// Those that a number of JSON could be, and where they are.
+    numbers: HashMap<String, usize>,
     found: Mutex<BTreeSet<Arc<str>>>,
 }
 
@@ -66,62 +68,43 @@ impl Redactor {
 
     fn and(mut self, more: impl IntoIterator<Item = Needle>) -> Self {
         self.needles.extend(more.into_iter().filter(|needle| needle.text.len() >= SHORTEST));
-        if !self.needles.is_empty() {
-            // A value inside another must not leave the rest of it behind.
-            let texts = self.needles.iter().map(|needle| needle.text.as_bytes());
-            // It fails beyond 2^31 states only, which no call's values have.
-            self.search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts).ok();
-        }
+        self.needles.sort_by_key(|needle| std::cmp::Reverse(needle.text.len()));
+        let is_number = |text: &str| text.len() < 32 && serde_json::from_str::<serde_json::Number>(text).is_ok();
+        let numbers = self.needles.iter().enumerate().filter(|(_, needle)| is_number(&needle.text));
+        self.numbers = numbers.map(|(at, needle)| (needle.text.to_string(), at)).collect();
         self
     }
 
     /// `text` without them.
     pub fn text(&self, text: String) -> String {
-        let Some(search) = &self.search else { return text };
-        if !search.is_match(&text) {
-            return text;
-        }
-        let mut clean = String::with_capacity(text.len());
-        search.replace_all_with(&text, &mut clean, |found, _, clean| {
-            self.remember(&self.needles[found.pattern().as_usize()]);
-            clean.push_str(REDACTED);
-            true
-        });
-        clean
+        self.needles.iter().fold(text, |text, needle| {
+            // One at a time, each in time linear in the text and in no memory of its own: an automaton over all of them would
+            // take many times what a caller may send.
+            if needle.text.len() > text.len() || memmem::find(text.as_bytes(), needle.text.as_bytes()).is_none() {
+                return text;
+            }
+            self.remember(needle);
+            text.replace(needle.text.as_str(), REDACTED)
+        })
     }
 
-    /// The same for a text that was cut: what may be half of one goes too.
+    /// The same for a text that was cut. Half of a value may stand where it was cut, so as much as that could be is dropped, whatever
+    /// stands there: to drop what looks like half of one would tell a caller who chooses the rest what it looks like.
     pub fn cut_text(&self, text: String, cut: Cut) -> String {
+        let half = self.needles.first().map_or(0, |longest| longest.text.len() - 1);
         let clean = self.text(text);
         match cut {
-            Cut::Nowhere => clean,
-            Cut::Start => match self.half(|half| clean.starts_with(half), |needle, from| needle.get(from..)) {
-                0 => clean,
-                half => format!("{REDACTED}{}", &clean[half..]),
-            },
-            Cut::End => match self.half(|half| clean.ends_with(half), |needle, from| needle.get(..needle.len() - from)) {
-                0 => clean,
-                half => format!("{}{REDACTED}", &clean[..clean.len() - half]),
-            },
-        }
-    }
-
-    /// The length of the longest part of a value that stands where the text was cut.
-    fn half(&self, stands: impl Fn(&str) -> bool, part: impl Fn(&str, usize) -> Option<&str>) -> usize {
-        let longest = |needle: &Needle| {
-            let most = needle.text.len().saturating_sub(SHORTEST);
-            let found = (1..=most).filter_map(|from| part(&needle.text, from)).find(|half| stands(half)).map_or(0, str::len);
-            if found > 0 {
-                self.remember(needle);
+            Cut::End if half > 0 => {
+                format!("{}{REDACTED}", &clean[..clean.floor_char_boundary(clean.len().saturating_sub(half))])
             }
-            found
-        };
-        self.needles.iter().map(longest).max().unwrap_or_default()
+            Cut::Start if half > 0 => format!("{REDACTED}{}", &clean[clean.ceil_char_boundary(half.min(clean.len()))..]),
+            _ => clean,
+        }
     }
 
     /// `value` without them, in every string, name and number of it.
     pub fn value(&self, value: &mut Value) {
-        if self.search.is_none() {
+        if self.needles.is_empty() {
             return;
         }
         match value {
@@ -135,8 +118,7 @@ impl Redactor {
                 *members = cleaned.collect();
             }
             Value::Number(number) => {
-                let text = number.to_string();
-                if let Some(needle) = self.needles.iter().find(|needle| *needle.text == text) {
+                if let Some(needle) = self.numbers.get(&number.to_string()).and_then(|at| self.needles.get(*at)) {
                     self.remember(needle);
                     *value = Value::String(REDACTED.to_owned());
                 }
@@ -229,13 +211,17 @@ mod tests {
     }
 
     #[test]
-    fn half_a_value_where_a_text_was_cut_goes_too() {
-        let redactor = keeping(b"ghp_abcdefgh");
-        assert_eq!(redactor.cut_text("line ghp_abc".into(), Cut::End), format!("line {REDACTED}"));
-        assert_eq!(redactor.cut_text("defgh rest".into(), Cut::Start), format!("{REDACTED} rest"));
-        assert_eq!(redactor.found(), ["github"]);
-        for (text, cut) in [("line ghp_abc", Cut::Nowhere), ("ghp_ is a prefix", Cut::End), ("a defgh", Cut::Start)] {
-            assert_eq!(redactor.cut_text(text.into(), cut), text);
+    fn where_a_text_was_cut_as_much_goes_as_could_be_half_a_value() {
+        let redactor = Redactor::default().and([Needle { text: Zeroizing::new("hunter22".into()), source: None }]);
+        for (text, cut, left) in [
+            ("a long line hunter2", Cut::End, "a long line [redacted]"),
+            ("a long line and more", Cut::End, "a long line a[redacted]"),
+            ("unter22 the rest", Cut::Start, "[redacted] the rest"),
+            ("short", Cut::End, REDACTED),
+            ("a long line hunter2", Cut::Nowhere, "a long line hunter2"),
+        ] {
+            assert_eq!(redactor.cut_text(text.into(), cut), left);
         }
+        assert_eq!(Redactor::default().cut_text("as it is".into(), Cut::End), "as it is");
     }
 }

@@ -60,18 +60,14 @@ impl Secrets {
         let mut rows: BTreeMap<_, _> = store.secrets().await?.into_iter().map(|row| (row.name.clone(), row)).collect();
         let own = KeySource::File(data_dir.join(OWN_KEY));
         let source = config.master_key.as_ref().unwrap_or(&own);
-        let mut master = match (MasterKey::load(source).await, &config.master_key) {
+        let master = match (MasterKey::load(source).await, &config.master_key) {
             (Err(MasterKeyError::Missing(path)), None) if rows.is_empty() => created(&path)?,
             (Err(MasterKeyError::Missing(path)), _) => return Err(lost(path, &rows)),
             (found, _) => found?,
         };
-        let file = if let KeySource::File(path) = source { Some(path.clone()) } else { None };
-        if let Some(path) = &file
-            && let Some(next) = pending(path)?
-        {
-            rewrap(&store, &mut rows, &master, &next).await?;
-            std::fs::rename(next_to(path), path)?;
-            master = next;
+        let file = if let KeySource::File(path) = source { Some(path.canonicalize()?) } else { None };
+        if let Some(path) = &file {
+            finish_rotation(&store, &mut rows, path, &master).await?;
         }
         if let Some(previous) = &config.previous_master_key {
             rewrap(&store, &mut rows, &MasterKey::load(previous).await?, &master).await?;
@@ -128,24 +124,34 @@ impl Secrets {
     }
 
     /// Puts a fresh master key in the place of the one in the file, and seals every secret's own key with it; answers its id. Can
-    /// be cut short anywhere: the next start finishes it.
+    /// be cut short anywhere: the old key stays beside it until a start has found everything sealed with the new one.
     ///
     /// # Errors
-    /// [`SecretError::KeyElsewhere`] where the key is no file, [`SecretError`] otherwise: what is sealed stays readable.
+    /// [`SecretError::KeyElsewhere`] where the key is no file, [`SecretError::Rotated`] twice between two starts, [`SecretError`]
+    /// otherwise: what is sealed stays readable.
     pub async fn rotate(&self) -> Result<String, SecretError> {
         let path = self.file.as_ref().ok_or(SecretError::KeyElsewhere)?;
         let _alone = self.changing.lock().await;
+        let previous = previous_to(path);
+        if previous.exists() {
+            return Err(SecretError::Rotated(previous));
+        }
         let (old, mut rows) = {
             let state = self.state.read();
             (state.master.clone(), state.rows.clone())
         };
-        // What a rotation that failed half-way has begun, this one goes on with.
-        let next = match pending(path)? {
-            Some(next) => next,
-            None => created(&next_to(path))?,
-        };
+        let next = MasterKey::generate().map_err(|error| SecretError::Random(error.to_string()))?;
+        let waiting = path.with_added_extension("next");
+        let _ = std::fs::remove_file(&waiting);
+        next.write(&waiting)?;
+        // The old one first has a second name; then the new one has its place, in one step, or nothing has changed: a file that is
+        // mounted by itself cannot be replaced, and says so here.
+        old.write(&previous)?;
+        if let Err(error) = std::fs::rename(&waiting, path) {
+            let _ = (std::fs::remove_file(&previous), std::fs::remove_file(&waiting));
+            return Err(error.into());
+        }
         rewrap(&self.store, &mut rows, &old, &next).await?;
-        std::fs::rename(next_to(path), path)?;
         let id = next.id().to_owned();
         *self.state.write() = State { master: next, rows };
         Ok(id)
@@ -162,17 +168,28 @@ impl Secrets {
     }
 }
 
-/// Where the key waits that a rotation is about to put in place.
-fn next_to(path: &Path) -> PathBuf {
-    path.with_added_extension("next")
+/// Where the key before this one is, as long as something may be sealed with it.
+fn previous_to(path: &Path) -> PathBuf {
+    path.with_added_extension("previous")
 }
 
-fn pending(path: &Path) -> Result<Option<MasterKey>, SecretError> {
-    match MasterKey::read(&next_to(path)) {
-        Ok(next) => Ok(Some(next)),
-        Err(MasterKeyError::Missing(_)) => Ok(None),
-        Err(error) => Err(error.into()),
+/// Seals what a rotation left sealed with the key before; once nothing is, that key goes. What is found sealed anew by a start is on
+/// the disk, whatever the store's durability.
+async fn finish_rotation(
+    store: &Store,
+    rows: &mut BTreeMap<String, SecretRow>,
+    path: &Path,
+    master: &MasterKey,
+) -> Result<(), SecretError> {
+    let before = match MasterKey::read(&previous_to(path)) {
+        Ok(before) => before,
+        Err(MasterKeyError::Missing(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if rows.values().any(|row| row.sealed.key_id == before.id()) {
+        return rewrap(store, rows, &before, master).await;
     }
+    Ok(std::fs::remove_file(previous_to(path))?)
 }
 
 fn created(path: &Path) -> Result<MasterKey, SecretError> {

@@ -105,6 +105,7 @@ impl Serving {
     /// # Errors
     /// [`ServeError`]; nothing is left running.
     pub async fn start(config: Config, log: Log) -> Result<Self, ServeError> {
+        keep_memory_private();
         let agents_listener = listen(config.listen).await?;
         let observability_listener = listen(config.observability_listen).await?;
         let store = Store::open(&config.data_dir, durability(config.durability)).await?;
@@ -236,6 +237,15 @@ async fn reload(gateway: &Gateway, operator: &Arc<Operator>, config: &Config) {
             operator.reloaded(Some(error));
         }
     }
+}
+
+/// No core dump, and no reading of this process by others of its user: it holds keys and credentials. Best effort: a system that does
+/// not know how goes without.
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    // 1, not 0: a kernel that pipes core dumps to a program leaves those alone only (`core(5)`).
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 async fn listen(address: SocketAddr) -> Result<impl Listener<Addr = SocketAddr>, ServeError> {

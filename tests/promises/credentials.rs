@@ -1,5 +1,6 @@
 //! Credentials of calls: there while the call runs, scoped to it, gone after it, and nowhere to be read.
 
+mod cluster;
 mod database;
 mod vault;
 

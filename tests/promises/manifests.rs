@@ -17,7 +17,7 @@ pub(crate) const SANDBOXES: &str = "mayfly-executions";
 pub(crate) static NAMESPACES: Mutex<()> = Mutex::const_new(());
 
 /// The manifests without the gateway itself, which runs here; and two namespaces with a Deployment each.
-fn apply(engine: &Engine) {
+pub(crate) fn apply(engine: &Engine) {
     let rendered = engine.run("kubectl", &["kustomize", "manifests/base"], "");
     let without_gateway: Vec<_> = rendered
         .split("\n---\n")
@@ -44,7 +44,7 @@ fn apply(engine: &Engine) {
 }
 
 /// A kubeconfig of the gateway's own service account.
-fn gateway_s_kubeconfig(engine: &Engine, folder: &Path) -> String {
+pub(crate) fn gateway_s_kubeconfig(engine: &Engine, folder: &Path) -> String {
     let token =
         engine.run("kubectl", &["-n", "mayfly", "create", "token", "mayfly-gateway", "--duration", "1h"], "").trim().to_owned();
     let config: Value =

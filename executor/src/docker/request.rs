@@ -78,7 +78,7 @@ fn host_config(spec: &SandboxSpec) -> Result<HostConfig, String> {
         nano_cpus: Some(i64::from(spec.cpu_millis) * 1_000_000),
         pids_limit: Some(i64::from(spec.pids)),
         oom_score_adj: Some(OOM_SCORE),
-        ulimits: Some(vec![ulimit("core", 0), ulimit("nofile", MAX_FILES)]),
+        ulimits: Some(vec![ulimit("core", 1), ulimit("nofile", MAX_FILES)]),
         tmpfs: Some(HashMap::from([("/tmp".into(), format!("rw,nosuid,nodev,exec,size={},mode=1777", spec.scratch.0))])),
         shm_size: Some(signed(ByteSize(spec.scratch.0.min(SHARED_MEMORY)))),
         mounts: Some(spec.mounts.iter().map(bind).collect::<Result<_, _>>()?),

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::KubernetesConfig;
 use super::cluster::{ClusterError, Connection, answered};
-use super::token::SHORTEST;
+use super::token::SHORTEST_LIFE;
 use crate::error::BackendError;
 use crate::labels::LABEL_INSTANCE;
 
@@ -73,7 +73,7 @@ impl TokenIssuer {
         let request = TokenRequest {
             spec: TokenRequestSpec {
                 audiences: issue.audiences.clone(),
-                expiration_seconds: Some(i64::try_from(life.max(SHORTEST).as_secs()).unwrap_or(i64::MAX)),
+                expiration_seconds: Some(i64::try_from(life.max(SHORTEST_LIFE).as_secs()).unwrap_or(i64::MAX)),
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".into()),
                     kind: Some("Secret".into()),

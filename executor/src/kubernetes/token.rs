@@ -16,7 +16,7 @@ pub(super) const FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The ConfigMap that every namespace has, with the certificate of the API server.
 const ROOT_CA: &str = "kube-root-ca.crt";
 /// The shortest life that the API server gives a token.
-pub(super) const SHORTEST: Duration = Duration::from_secs(600);
+pub const SHORTEST_LIFE: Duration = Duration::from_secs(600);
 
 /// The files that make a client in the pod this account.
 pub(super) async fn mint(
@@ -28,7 +28,7 @@ pub(super) async fn mint(
     let request = TokenRequest {
         spec: TokenRequestSpec {
             audiences: vec![],
-            expiration_seconds: Some(i64::try_from(life.max(SHORTEST).as_secs()).unwrap_or(i64::MAX)),
+            expiration_seconds: Some(i64::try_from(life.max(SHORTEST_LIFE).as_secs()).unwrap_or(i64::MAX)),
             bound_object_ref: Some(BoundObjectReference {
                 api_version: Some("v1".into()),
                 kind: Some("Pod".into()),

@@ -33,6 +33,9 @@ pub(super) struct Program {
     pub(super) inet: bool,
 }
 
+/// As a limit on core dumps, 1 stands for none at all: with 0, a kernel that pipes them to a program still does, and that program may
+/// keep the environment (`core(5)`).
+const NO_CORE: u64 = 1;
 /// Most open files of one process of the tool.
 const MAX_FILES: u64 = 4096;
 /// How much longer than all of the scratch space a file may be: what is full is to say so, before this does.
@@ -99,7 +102,7 @@ fn limit(processes: Option<u64>) -> io::Result<()> {
     // A longer one would lie where nobody counts it, such as the place for a pod's last words.
     let scratch = statvfs(SCRATCH).map_or(0, |s| s.f_blocks.saturating_mul(s.f_frsize));
     let longest = scratch.saturating_add(FILE_BEYOND_SCRATCH);
-    let always = [(Resource::Core, 0), (Resource::Nofile, MAX_FILES), (Resource::Fsize, longest)];
+    let always = [(Resource::Core, NO_CORE), (Resource::Nofile, MAX_FILES), (Resource::Fsize, longest)];
     for (resource, most) in always.into_iter().chain(processes.map(|most| (Resource::Nproc, most))) {
         // A hard limit that is lower already stays.
         let most = getrlimit(resource).maximum.map_or(most, |max| max.min(most));

@@ -11,7 +11,7 @@ mod executor;
 mod policy;
 mod schema;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use serde_json::Value;
 use time::Date;
 
 use super::definition::{Definition, shape};
+use crate::config::Offer;
 use crate::document::{Document, Problem};
 
 pub(super) use executor::is_digest;
@@ -31,8 +32,8 @@ pub struct Rules {
     pub allowed_mounts: Vec<PathBuf>,
     /// Whether a pod's image may be named by a tag.
     pub allow_tags: bool,
-    /// The credential sources that there are, each with the scopes it has, if it has any; `None`: not known here, and not asked about.
-    pub sources: Option<BTreeMap<String, Option<BTreeSet<String>>>>,
+    /// The credential sources that there are, and what each offers; `None`: not known here, and not asked about.
+    pub sources: Option<BTreeMap<String, Offer>>,
     /// How long a sandbox may take to start, which is part of its life.
     pub start_timeout: Duration,
     /// Today, for `review_by`.

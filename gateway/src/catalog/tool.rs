@@ -18,6 +18,7 @@ use super::check::{self, Rules, validator};
 use super::definition::{Classifier, CredentialUse, Definition, Executor};
 use super::violation::{MOST, depth, violations, whole};
 use super::{Arguments, command, schema};
+use crate::config::{Offer, Scopes};
 use crate::document::{Document, Problem};
 use crate::error::Violation;
 
@@ -252,18 +253,32 @@ fn sandbox(definition: &Definition, source: Source, rules: &Rules) -> Result<San
     })
 }
 
-/// Whether the configuration has the source, and the source has the scopes.
-fn available(one: &CredentialUse, sources: &BTreeMap<String, Option<BTreeSet<String>>>) -> Result<(), Unavailable> {
+/// Whether the configuration has the source, and the source offers what is asked of it.
+fn available(one: &CredentialUse, sources: &BTreeMap<String, Offer>) -> Result<(), Unavailable> {
     let name = &one.source;
-    let missing = match sources.get(name) {
-        None => format!("there is no credential source `{name}`; add it under `credentials` in the configuration"),
-        Some(None) if !one.scopes.is_empty() => format!("the credential source `{name}` has no scopes; leave `scopes` out"),
-        Some(Some(known)) if !one.scopes.iter().all(|scope| known.contains(scope)) => {
-            format!("the credential source `{name}` is not configured with all of the `scopes` that it is asked for")
-        }
-        Some(_) => return Ok(()),
+    let Some(Offer { scopes, fields }) = sources.get(name) else {
+        let missing = format!("there is no credential source `{name}`; add it under `credentials` in the configuration");
+        return Err(Unavailable(missing));
     };
-    Err(Unavailable(missing))
+    let list = |all: &BTreeSet<String>| all.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    match scopes {
+        Scopes::None if !one.scopes.is_empty() => {
+            return Err(Unavailable(format!("the credential source `{name}` has no scopes; leave `scopes` out")));
+        }
+        Scopes::These(known) if !one.scopes.iter().all(|scope| known.contains(scope)) => {
+            return Err(Unavailable(format!(
+                "the credential source `{name}` is configured with the scopes {} only",
+                list(known)
+            )));
+        }
+        _ => {}
+    }
+    match (fields, &one.field) {
+        (Some(fields), Some(field)) if !fields.contains(field) => {
+            Err(Unavailable(format!("a credential of `{name}` has no part `{field}`; it has {}", list(fields))))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Over the definition in one canonical form, and what it runs. Where the module lies does not count, its content does.

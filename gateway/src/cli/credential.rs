@@ -2,9 +2,10 @@
 
 use clap::Subcommand;
 use reqwest::Method;
+use uuid::Uuid;
 
 use super::agent::AdminOptions;
-use super::output::{print, table};
+use super::output::{note, print, table};
 use super::{Exit, Failure};
 use crate::http::admin::custody::CredentialView;
 
@@ -23,6 +24,11 @@ enum Verb {
     List,
     /// List what should be gone and could not be revoked yet; none is as it should be
     Leaked,
+    /// Take it that a credential is gone, which you have ended by hand where it is good
+    Forget {
+        /// Its id
+        id: Uuid,
+    },
 }
 
 impl CredentialCommand {
@@ -34,6 +40,11 @@ impl CredentialCommand {
         let path: &[&str] = match self.verb {
             Verb::List => &["credentials"],
             Verb::Leaked => &["credentials", "leaked"],
+            Verb::Forget { id } => {
+                let () = self.options.client()?.ask(Method::DELETE, &["credentials", &id.to_string()], None).await?;
+                note(&format!("forgot {id}"));
+                return Ok(Exit::Ok);
+            }
         };
         let found: Vec<CredentialView> = self.options.client()?.ask(Method::GET, path, None).await?;
         print(&self.options.output.render(&found, |found| listed(found))?)?;
@@ -49,7 +60,7 @@ fn listed(found: &[CredentialView]) -> String {
         let minutes = |at: time::OffsetDateTime| format!("{} {:02}:{:02}", at.date(), at.hour(), at.minute());
         [
             one.id.to_string(),
-            one.source.clone(),
+            format!("{} at {}", one.source, one.target),
             one.call_id.to_string(),
             minutes(one.created_at),
             minutes(one.expires_at),
@@ -63,7 +74,6 @@ fn listed(found: &[CredentialView]) -> String {
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
-    use uuid::Uuid;
 
     use super::*;
     use crate::call::CallId;
@@ -73,6 +83,7 @@ mod tests {
         let one = CredentialView {
             id: Uuid::nil(),
             source: "reporting".into(),
+            target: "db.internal".into(),
             call_id: CallId(Uuid::nil()),
             created_at: datetime!(2026-01-02 03:04:05 UTC),
             expires_at: datetime!(2026-01-02 03:06:05 UTC),

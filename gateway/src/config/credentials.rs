@@ -1,5 +1,6 @@
 //! Where credentials of calls come from, and what the vault rests on.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,12 +65,34 @@ pub enum SourceConfig {
 }
 
 impl SourceConfig {
-    /// The scopes that a tool or a decision may choose from; `None`: this kind has none.
-    pub fn scopes(&self) -> Option<&[String]> {
+    /// What a tool may ask of it.
+    pub fn offer(&self) -> Offer {
+        let fields = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
         match self {
-            Self::Oauth2(config) => Some(&config.scopes),
-            _ => None,
+            Self::Static { .. } => Offer { scopes: Scopes::None, fields: fields(&["value"]) },
+            Self::Command { .. } => Offer { scopes: Scopes::Any, fields: None },
+            Self::Postgres(_) => {
+                let parts = ["url", "password", "username", "host", "port", "database"];
+                Offer { scopes: Scopes::None, fields: fields(&parts) }
+            }
+            Self::Vault(_) => Offer { scopes: Scopes::None, fields: None },
+            Self::Oauth2(config) => {
+                Offer { scopes: Scopes::These(config.scopes.iter().cloned().collect()), fields: fields(&["access_token"]) }
+            }
+            Self::Kubernetes(_) => Offer { scopes: Scopes::None, fields: fields(&["token"]) },
         }
+    }
+
+    /// The variables of the environment that hold what it is let in with.
+    pub fn secret_variables(&self) -> Vec<String> {
+        let own = match self {
+            Self::Static { .. } | Self::Command { .. } | Self::Kubernetes(_) => Vec::new(),
+            Self::Postgres(config) => vec![config.password.as_ref()],
+            Self::Vault(config) => vec![Some(&config.token)],
+            Self::Oauth2(config) => vec![config.client_secret.as_ref(), config.exchange.as_ref().map(|exchange| &exchange.key)],
+        };
+        let variable = |of: &SecretRef| if let SecretRef::Environment(name) = of { Some(name.clone()) } else { None };
+        own.into_iter().flatten().filter_map(variable).collect()
     }
 }
 
@@ -84,6 +107,26 @@ pub struct TokenConfig {
     /// For whom the token is; empty: the API server.
     #[serde(default)]
     pub audiences: Vec<String>,
+}
+
+/// What a tool may ask of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The scopes to choose from.
+    pub scopes: Scopes,
+    /// The parts that its credentials have; `None`: only its server knows.
+    pub fields: Option<BTreeSet<String>>,
+}
+
+/// The scopes of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scopes {
+    /// It has none.
+    None,
+    /// It makes of them what it likes.
+    Any,
+    /// These.
+    These(BTreeSet<String>),
 }
 
 /// An access token of an OAuth 2.0 server: for the gateway as a client (RFC 6749, 4.4), or in exchange for who the caller is
@@ -110,7 +153,7 @@ pub struct Oauth2Config {
 }
 
 /// How the gateway tells an OAuth server for whom a call is: by a JWT (RFC 7519) that it signs, with the user as `sub` and the agent as
-/// `act.sub`; without a user, the agent as `sub`.
+/// `act.sub`. Calls without a user have none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExchangeConfig {

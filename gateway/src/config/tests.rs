@@ -78,6 +78,10 @@ fn mistakes_in_sources_are_named() {
         ("{kind: vault, address: 'https://v', token: {file: t, secret: u}, path: a/b}", "credentials.a.token", "vault"),
         ("a", "credentials.a", "kind"),
         ("{kind: oauth2, token_url: 'ftp://x', client_id: a}", "credentials.a.token_url", "where tokens"),
+        ("{kind: postgres, url: 'postgres://u@h/d?password=x'}", "credentials.a.url", "sslmode"),
+        ("{kind: postgres, url: 'postgres://u@h'}", "credentials.a.url", "database"),
+        ("{kind: vault, address: 'http://v.internal', token: {file: t}, path: a/b}", "address", "in the clear"),
+        ("{kind: oauth2, token_url: 'http://v.internal/t', client_id: a}", "token_url", "in the clear"),
         ("{kind: kubernetes, namespace: mayfly-executions, service_account: a}", "namespace", "of its own"),
     ] {
         let told = parse(&format!("credentials: {{a: {source}}}")).unwrap_err();

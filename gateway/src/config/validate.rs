@@ -4,6 +4,7 @@ use std::path::{Component, Path};
 use std::time::Duration;
 
 use mayfly_executor::spec::ByteSize;
+use url::{Host, Url};
 
 use super::{Config, SourceConfig};
 use crate::document::{Document, Problem};
@@ -89,6 +90,20 @@ fn credentials(config: &Config, document: &Document) -> Vec<Problem> {
                 let what = "is where sandboxes run, and a Secret there could be mounted by one";
                 problems.push(document.error(&format!("{at}/namespace"), what, "a namespace of its own"));
             }
+            SourceConfig::Postgres(postgres) if !is_plain_database(&postgres.url) => {
+                let accepted = "postgres://user@host:port/database, with at most `sslmode` and `sslrootcert` behind `?`";
+                problems.push(document.error(
+                    &format!("{at}/url"),
+                    "says more than where the database is and who makes roles",
+                    accepted,
+                ));
+            }
+            SourceConfig::Vault(vault) if !is_private(&vault.address) => {
+                problems.push(document.error(&format!("{at}/address"), "would carry a token in the clear", "https://host:port"));
+            }
+            SourceConfig::Oauth2(oauth2) if !is_private(&oauth2.token_url) => {
+                problems.push(document.error(&format!("{at}/token_url"), "would carry tokens in the clear", "an https:// URL"));
+            }
             SourceConfig::Vault(vault) if vault.max_ttl < Duration::from_secs(60) || vault.max_ttl > MAX_LEASE => {
                 problems.push(document.error(&format!("{at}/max_ttl"), "is out of bounds", "1m to 24h"));
             }
@@ -96,6 +111,22 @@ fn credentials(config: &Config, document: &Document) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Whether a URL names a database and nothing that would override what else is said, or that a tool must not have.
+fn is_plain_database(url: &str) -> bool {
+    let plain = |url: &Url| url.query_pairs().all(|(key, _)| matches!(&*key, "sslmode" | "sslrootcert")) && url.path().len() > 1;
+    Url::parse(url).is_ok_and(|url| plain(&url))
+}
+
+/// Whether what is sent there can be read by nobody on the way.
+fn is_private(url: &Url) -> bool {
+    let is_here = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        _ => false,
+    };
+    url.scheme() == "https" || is_here
 }
 
 fn is_plain_folder(path: &Path) -> bool {

@@ -12,7 +12,7 @@ use serde_json::json;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::source::{Minted, Order, Source, SourceError};
+use super::source::{Keep, Minted, Order, Source, SourceError};
 use crate::program;
 
 /// How long either program has.
@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Command {
     pub(super) command: Vec<String>,
     pub(super) revoke: Vec<String>,
+    /// Variables that are the gateway's own secrets, and not theirs.
+    pub(super) hidden: Vec<String>,
 }
 
 #[async_trait]
@@ -39,7 +41,7 @@ impl Source for Command {
         true
     }
 
-    async fn mint(&self, order: &Order) -> Result<Minted, SourceError> {
+    async fn mint(&self, order: &Order, _: &dyn Keep) -> Result<Minted, SourceError> {
         let question = json!({
             "credential_id": order.id,
             "call_id": order.call_id.to_string(),
@@ -49,19 +51,31 @@ impl Source for Command {
             "scopes": order.scopes,
             "life_seconds": order.life.as_secs(),
         });
-        let printed = ask(&self.command, &question).await?;
+        let printed = self.ask(&self.command, &question).await?;
         read(&printed)
     }
 
     async fn revoke(&self, id: Uuid, _: Option<&str>) -> Result<(), SourceError> {
-        ask(&self.revoke, &json!({"credential_id": id})).await.map(|_| ())
+        self.ask(&self.revoke, &json!({"credential_id": id})).await.map(|_| ())
+    }
+
+    fn target(&self) -> String {
+        self.revoke.first().cloned().unwrap_or_default()
+    }
+
+    /// A program outlives a gateway that is killed.
+    fn lag(&self) -> Duration {
+        PATIENCE * 2
     }
 }
 
-async fn ask(argv: &[String], question: &serde_json::Value) -> Result<Zeroizing<Vec<u8>>, SourceError> {
-    let name = argv.first().map_or("", String::as_str);
-    let input = format!("{question}\n");
-    program::run(argv, input.as_bytes(), PATIENCE).await.map_err(|error| SourceError(format!("`{name}` {error}")))
+impl Command {
+    async fn ask(&self, argv: &[String], question: &serde_json::Value) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+        let name = argv.first().map_or("", String::as_str);
+        let input = format!("{question}\n");
+        let printed = program::run(argv, input.as_bytes(), PATIENCE, &self.hidden).await;
+        printed.map_err(|error| SourceError(format!("`{name}` {error}")))
+    }
 }
 
 /// Reads what was printed. An error never repeats it.
@@ -76,18 +90,23 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::credentials::fixture::order;
+    use crate::credentials::Unkept;
+    use crate::credentials::fixture::{order, text};
 
     fn shell(mint: &str, revoke: &str) -> Command {
         let argv = |script: &str| ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-        Command { command: argv(mint), revoke: if revoke.is_empty() { vec![] } else { argv(revoke) } }
+        Command {
+            command: argv(mint),
+            revoke: if revoke.is_empty() { vec![] } else { argv(revoke) },
+            hidden: vec!["HOME".into()],
+        }
     }
 
     #[tokio::test]
     async fn a_program_is_told_for_whom_and_prints_the_parts() {
         let order = order();
         let source = shell(r#"read line; printf '{"user": "u", "token": "%s"}' "$(echo $line | tr -dc a-z0-9_-)""#, "");
-        let minted = source.mint(&order).await.unwrap();
+        let minted = source.mint(&order, &Unkept).await.unwrap();
         let token = String::from_utf8(minted.field(None).unwrap().expose_secret().to_vec()).unwrap();
         for told in [order.id.to_string(), order.call_id.to_string(), "git_log".into(), "bot".into(), "ann".into(), "60".into()] {
             assert!(token.contains(&told), "{told} {token}");
@@ -98,14 +117,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_gateways_own_secrets_are_not_in_its_environment() {
+        let source = shell(r#"echo "{\"value\": \"home=$HOME path=$PATH\"}""#, "");
+        let told = text(&source.mint(&order(), &Unkept).await.unwrap(), None);
+        assert!(told.starts_with("home= path=/"), "{told}");
+    }
+
+    #[tokio::test]
     async fn rubbish_is_refused_without_being_shown() {
         for rubbish in
             ["canary", r#"{"a": 1, "canary": "x"}"#, r#"["canary"]"#, "{}", "", r#"{"value": ""}"#, r#"{"a": "canary"} x"#]
         {
-            let error = shell(&format!("cat <<'E'\n{rubbish}\nE"), "").mint(&order()).await.unwrap_err().to_string();
+            let error = shell(&format!("cat <<'E'\n{rubbish}\nE"), "").mint(&order(), &Unkept).await.unwrap_err().to_string();
             assert!(error.contains("JSON object") && !error.contains("canary"), "{rubbish}: {error}");
         }
-        let failed = shell("echo canary >&2; exit 1", "").mint(&order()).await.unwrap_err().to_string();
+        let failed = shell("echo canary >&2; exit 1", "").mint(&order(), &Unkept).await.unwrap_err().to_string();
         assert!(failed.contains("exit status: 1") && !failed.contains("canary"), "{failed}");
     }
 

@@ -3,17 +3,37 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
+use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 use url::Url;
 use uuid::Uuid;
 
-use super::source::{Minted, Order};
+use super::source::{Keep, Minted, Order, SourceError};
 use crate::call::CallId;
 use crate::config::SecretsConfig;
 use crate::secrets::Secrets;
 use crate::store::{Durability, Store};
+
+/// Remembers the handle.
+#[derive(Default)]
+pub(super) struct Kept(Mutex<Option<String>>);
+
+impl Kept {
+    pub(super) fn get(&self) -> Option<String> {
+        self.0.lock().clone()
+    }
+}
+
+#[async_trait]
+impl Keep for Kept {
+    async fn handle(&self, handle: &str) -> Result<(), SourceError> {
+        *self.0.lock() = Some(handle.to_owned());
+        Ok(())
+    }
+}
 
 /// A credential for a call of `bot` for `ann`.
 pub(super) fn order() -> Order {

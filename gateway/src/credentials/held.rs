@@ -1,16 +1,20 @@
 //! What one call holds, from minting to its end.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use async_trait::async_trait;
 use mayfly_executor::wire::{Invocation, SecretFile, SecretText};
 use secrecy::{ExposeSecret, SecretSlice};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use super::bounded::Bounded;
 use super::revoke::Revoker;
-use super::source::{Minted, Order, Source, SourceError};
+use super::source::{Keep, Minted, Order, SourceError};
 use crate::catalog::definition::{CredentialUse, Delivery};
+use crate::store::Store;
 
 /// The credentials of one call. Dropping it ends them.
 #[derive(Default)]
@@ -67,11 +71,11 @@ impl Delivered {
 
 /// Something that can be revoked, and is when this is dropped.
 pub(super) struct Ticket {
-    pub(super) id: Uuid,
-    handle: Option<String>,
+    id: Uuid,
+    handle: Arc<Handle>,
     /// Its minting, until that is over.
     minting: Option<Minting>,
-    source: Arc<dyn Source>,
+    source: Arc<Bounded>,
     revoker: Arc<Revoker>,
 }
 
@@ -79,25 +83,51 @@ pub(super) struct Ticket {
 /// before it has.
 pub(super) type Minting = JoinHandle<Result<Minted, SourceError>>;
 
+/// What a credential is revoked by: durable before anybody here knows it.
+pub(super) struct Handle {
+    id: Uuid,
+    store: Arc<Store>,
+    known: OnceLock<String>,
+}
+
+impl Handle {
+    pub(super) fn get(&self) -> Option<&str> {
+        self.known.get().map(String::as_str)
+    }
+}
+
+#[async_trait]
+impl Keep for Handle {
+    async fn handle(&self, handle: &str) -> Result<(), SourceError> {
+        // Known here first: a store that fails must not keep it from being revoked.
+        let _ = self.known.set(handle.to_owned());
+        self.store.credential_handle(self.id, handle).await.map_err(|error| SourceError(error.to_string()))
+    }
+}
+
 impl Ticket {
     /// Before there is a row: the sweep revokes what has a row and no owner here.
-    pub(super) fn new(id: Uuid, source: Arc<dyn Source>, revoker: Arc<Revoker>) -> Self {
+    pub(super) fn new(id: Uuid, source: Arc<Bounded>, revoker: Arc<Revoker>, store: Arc<Store>) -> Self {
         revoker.own(id);
-        Self { id, handle: None, minting: None, source, revoker }
+        let handle = Arc::new(Handle { id, store, known: OnceLock::new() });
+        Self { id, handle, minting: None, source, revoker }
     }
 
-    /// Mints it. May be dropped: then it is revoked when it is over.
-    pub(super) async fn mint(&mut self, order: Order) -> Result<Minted, SourceError> {
-        let source = self.source.clone();
-        let minting = self.minting.insert(tokio::spawn(async move { source.mint(&order).await }));
+    /// Mints it. May be dropped: then it is revoked when it is over. `place` is given back only then.
+    pub(super) async fn mint(&mut self, order: Order, place: OwnedSemaphorePermit) -> Result<Minted, SourceError> {
+        let (source, handle) = (self.source.clone(), self.handle.clone());
+        let minting = self.minting.insert(tokio::spawn(async move {
+            let _place = place;
+            source.source.mint(&order, &*handle).await
+        }));
         let minted = minting.await.unwrap_or_else(|error| Err(SourceError(error.to_string())));
         self.minting = None;
-        minted.inspect(|minted| self.handle.clone_from(&minted.handle))
+        minted
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.revoker.clone().end(self.id, self.source.clone(), self.handle.take(), self.minting.take());
+        self.revoker.clone().end(self.id, self.source.clone(), self.handle.clone(), self.minting.take());
     }
 }

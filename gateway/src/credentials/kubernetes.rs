@@ -1,15 +1,18 @@
 //! A token of a Kubernetes service account for one call, bound to an object that goes with the call.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
-use mayfly_executor::kubernetes::{Issue, TokenIssuer};
+use mayfly_executor::kubernetes::{Issue, SHORTEST_LIFE, TokenIssuer};
 use uuid::Uuid;
 
-use super::source::{Minted, Order, Source, SourceError};
+use super::source::{Keep, Minted, Order, Source, SourceError};
 
 /// `kind: kubernetes`.
 pub(super) struct Kubernetes {
     pub(super) issuer: TokenIssuer,
     pub(super) issue: Issue,
+    pub(super) target: String,
 }
 
 /// Known before it is made, so that whatever was made is found again.
@@ -28,7 +31,16 @@ impl Source for Kubernetes {
         true
     }
 
-    async fn mint(&self, order: &Order) -> Result<Minted, SourceError> {
+    /// No token is worth something for less.
+    fn longest_life(&self, asked: Duration) -> Duration {
+        asked.max(SHORTEST_LIFE)
+    }
+
+    fn target(&self) -> String {
+        self.target.clone()
+    }
+
+    async fn mint(&self, order: &Order, _: &dyn Keep) -> Result<Minted, SourceError> {
         let token = self.issuer.issue(&self.issue, &binding(order.id), order.life).await;
         let token = token.map_err(|error| SourceError(error.to_string()))?;
         Ok(Minted::one("token", token.as_bytes().to_vec()))

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::own;
-use super::source::{Minted, Order, Source, SourceError};
+use super::source::{Keep, Minted, Order, Source, SourceError};
 use super::web::{self, answer};
 use crate::config::{ExchangeConfig, Oauth2Config};
 use crate::secrets::Secrets;
@@ -34,6 +34,8 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const STATEMENT_SECONDS: i64 = 60;
 /// How long a token is kept whose server does not say how long it lives.
 const UNSAID: Duration = Duration::from_secs(60);
+/// How long a token is kept at most, whatever its server says.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Most tokens that are kept.
 const KEPT: u64 = 10_000;
 
@@ -50,7 +52,7 @@ pub(super) struct Oauth2 {
 struct Wanted {
     scopes: BTreeSet<String>,
     /// User and agent, where the token is in their name.
-    caller: Option<(Option<String>, String)>,
+    caller: Option<(String, String)>,
 }
 
 struct Token {
@@ -93,7 +95,7 @@ impl Oauth2 {
 
     async fn fetch(&self, wanted: &Wanted) -> Result<Arc<Token>, SourceError> {
         let statement = match (&self.config.exchange, &wanted.caller) {
-            (Some(exchange), Some((user, agent))) => Some(self.statement(exchange, user.as_deref(), agent)?),
+            (Some(exchange), Some((user, agent))) => Some(self.statement(exchange, user, agent)?),
             _ => None,
         };
         let scope = wanted.scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
@@ -130,7 +132,7 @@ impl Oauth2 {
             return Err(SourceError("the server's token is empty".into()));
         }
         let text = SecretString::from(answer.access_token.as_str());
-        Ok(Arc::new(Token { text, had, life: answer.expires_in.map_or(UNSAID, Duration::from_secs) }))
+        Ok(Arc::new(Token { text, had, life: answer.expires_in.map_or(UNSAID, Duration::from_secs).min(LONGEST) }))
     }
 
     /// RFC 6749, 2.3.1: both are form-encoded first.
@@ -146,22 +148,20 @@ impl Oauth2 {
     }
 
     /// Who the call is for, signed.
-    fn statement(&self, exchange: &ExchangeConfig, user: Option<&str>, agent: &str) -> Result<Zeroizing<String>, SourceError> {
+    fn statement(&self, exchange: &ExchangeConfig, user: &str, agent: &str) -> Result<Zeroizing<String>, SourceError> {
         let wrong = || SourceError("`exchange.key` is no P-256 key as PKCS #8 in PEM".into());
         let key = own::text(&exchange.key, &self.secrets)?;
         let key = EncodingKey::from_ec_pem(key.as_bytes()).map_err(|_| wrong())?;
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        let mut claims = json!({
+        let claims = json!({
             "iss": exchange.issuer,
-            "sub": user.unwrap_or(agent),
+            "sub": user,
+            "act": {"sub": agent},
             "aud": self.config.token_url.as_str(),
             "iat": now,
             "exp": now + STATEMENT_SECONDS,
             "jti": Uuid::now_v7(),
         });
-        if user.is_some() {
-            claims["act"] = json!({"sub": agent});
-        }
         let header = Header { kid: exchange.key_id.clone(), ..Header::new(Algorithm::ES256) };
         jsonwebtoken::encode(&header, &claims, &key).map(Zeroizing::new).map_err(|_| wrong())
     }
@@ -173,8 +173,14 @@ impl Source for Oauth2 {
         true
     }
 
-    async fn mint(&self, order: &Order) -> Result<Minted, SourceError> {
-        let caller = self.config.exchange.as_ref().map(|_| (order.user.clone(), order.agent_id.clone()));
+    async fn mint(&self, order: &Order, _: &dyn Keep) -> Result<Minted, SourceError> {
+        // An agent of a user's name must not pass for that user.
+        let nobody = || SourceError("`exchange` needs a user to speak for; register the agent with `--user`".into());
+        let caller = match (&self.config.exchange, &order.user) {
+            (None, _) => None,
+            (Some(_), Some(user)) => Some((user.clone(), order.agent_id.clone())),
+            (Some(_), None) => return Err(nobody()),
+        };
         let wanted = Wanted { scopes: self.scopes(order)?, caller };
         let get = || async {
             self.tokens.try_get_with(wanted.clone(), self.fetch(&wanted)).await.map_err(|error| SourceError::clone(&error))

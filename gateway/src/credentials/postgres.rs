@@ -9,15 +9,21 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use mayfly_executor::wire;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use url::Url;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::own;
-use super::source::{Minted, Order, Part, Source, SourceError};
+use super::source::{Keep, Minted, Order, Part, Source, SourceError};
 use crate::config::PostgresConfig;
 use crate::secrets::Secrets;
+
+/// Of our own sessions. Functions and operators are PostgreSQL's and nobody else's: a tool may be able to make some of the same names,
+/// and what we call runs with our rights. And nobody who holds a lock keeps one of these sessions for long.
+const SETTINGS: [(&str, &str); 3] = [("search_path", "pg_catalog"), ("lock_timeout", "4s"), ("statement_timeout", "8s")];
 
 /// `kind: postgres`.
 pub(super) struct Postgres {
@@ -32,7 +38,7 @@ impl Postgres {
 
     fn options(&self) -> Result<PgConnectOptions, SourceError> {
         let options = PgConnectOptions::from_str(&self.config.url).map_err(|error| SourceError(format!("`url`: {error}")))?;
-        let options = options.application_name("mayfly").disable_statement_logging();
+        let options = options.application_name("mayfly").options(SETTINGS).disable_statement_logging();
         match &self.config.password {
             Some(password) => Ok(options.password(&own::text(password, &self.secrets)?)),
             None => Ok(options),
@@ -46,8 +52,8 @@ impl Postgres {
 
     async fn create(&self, connection: &mut PgConnection, role: &str, verifier: &str, life: f64) -> Result<(), sqlx::Error> {
         // By the clock that will hold it to this.
-        let until: String =
-            sqlx::query_scalar("SELECT (now() + make_interval(secs => $1))::text").bind(life).fetch_one(&mut *connection).await?;
+        let until = "SELECT (now() + make_interval(secs => $1))::text";
+        let until: String = sqlx::query_scalar(until).bind(life).fetch_one(&mut *connection).await?;
         let mut made = format!(
             "CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 8 \
              PASSWORD {} VALID UNTIL {}",
@@ -60,17 +66,53 @@ impl Postgres {
         }
         let mut transaction = connection.begin().await?;
         alone(&mut transaction, role).await?;
-        sqlx::raw_sql(AssertSqlSafe(made)).execute(&mut *transaction).await?;
+        run(&mut transaction, made).await?;
         for statement in &self.config.statements {
-            sqlx::raw_sql(AssertSqlSafe(statement.replace("{role}", role))).execute(&mut *transaction).await?;
+            run(&mut transaction, statement.replace("{role}", role)).await?;
         }
         transaction.commit().await
     }
 
+    async fn drop_role(&self, connection: &mut PgConnection, name: &str) -> Result<(), SourceError> {
+        let role = identifier(name);
+        let exists = "SELECT count(*) FROM pg_roles WHERE rolname = $1";
+        if count(connection, exists, name).await? == 0 {
+            // A gateway that was killed may have asked for it a moment ago.
+            alone(connection, &role).await.map_err(|error| told(&error))?;
+            if count(connection, exists, name).await? == 0 {
+                return Ok(());
+            }
+        }
+        // Nobody comes in any more; then whoever is in goes, and only then the role: a session would go on without it.
+        let failed = |error: sqlx::Error| told(&error);
+        run(connection, format!("ALTER ROLE {role} NOLOGIN")).await.map_err(failed)?;
+        let end = "SELECT count(*) FROM (SELECT pg_terminate_backend(pid, 3000::bigint) FROM pg_stat_activity WHERE usename = $1) ended";
+        count(connection, end, name).await?;
+        if count(connection, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", name).await? > 0 {
+            return Err(SourceError("sessions of its role do not end".into()));
+        }
+        // What it made goes with it; it takes a member to say so.
+        run(connection, format!("GRANT {role} TO CURRENT_USER")).await.map_err(failed)?;
+        run(connection, format!("DROP OWNED BY {role} CASCADE")).await.map_err(failed)?;
+        for database in elsewhere(connection, name).await.map_err(failed)? {
+            let mut other = self.options()?.database(&database).connect().await.map_err(failed)?;
+            let dropped = run(&mut other, format!("DROP OWNED BY {role} CASCADE")).await;
+            let _ = other.close().await;
+            dropped.map_err(failed)?;
+        }
+        run(connection, format!("DROP ROLE {role}")).await.map_err(failed)
+    }
+
     fn minted(&self, name: &str, password: &str) -> Result<Minted, SourceError> {
         let wrong = || SourceError("`url` is no URL".into());
-        let mut url = url::Url::parse(&self.config.url).map_err(|_| wrong())?;
+        let mut url = Url::parse(&self.config.url).map_err(|_| wrong())?;
         url.set_username(name).and_then(|()| url.set_password(Some(password))).map_err(|()| wrong())?;
+        // Nothing of what the gateway itself connects with, but for how.
+        let sslmode = url.query_pairs().find(|(key, _)| key == "sslmode").map(|(_, mode)| mode.into_owned());
+        url.set_query(None);
+        if let Some(mode) = sslmode {
+            url.query_pairs_mut().append_pair("sslmode", &mode);
+        }
         let (host, port) = (url.host_str().unwrap_or("localhost").to_owned(), url.port().unwrap_or(5432).to_string());
         let database = url.path().trim_start_matches('/').to_owned();
         let fields = [
@@ -82,7 +124,7 @@ impl Postgres {
             ("database", Part::public(database)),
         ];
         let fields: BTreeMap<_, _> = fields.into_iter().map(|(name, part)| (name.to_owned(), part)).collect();
-        Ok(Minted { fields, main: "url".into(), handle: None })
+        Ok(Minted { fields, main: "url".into() })
     }
 }
 
@@ -96,7 +138,7 @@ impl Source for Postgres {
         true
     }
 
-    async fn mint(&self, order: &Order) -> Result<Minted, SourceError> {
+    async fn mint(&self, order: &Order, _: &dyn Keep) -> Result<Minted, SourceError> {
         let mut random = Zeroizing::new([0; 24]);
         getrandom::fill(&mut *random).map_err(|error| SourceError(error.to_string()))?;
         let password = Zeroizing::new(hex::encode(&random[..]));
@@ -109,11 +151,15 @@ impl Source for Postgres {
         self.minted(&name, &password)
     }
 
+    fn target(&self) -> String {
+        self.config.url.split('?').next().unwrap_or_default().to_owned()
+    }
+
     async fn revoke(&self, id: Uuid, _: Option<&str>) -> Result<(), SourceError> {
         let mut connection = self.connect().await?;
-        let dropped = drop_role(&mut connection, &role(id)).await;
+        let dropped = self.drop_role(&mut connection, &role(id)).await;
         let _ = connection.close().await;
-        dropped.map_err(|error| told(&error))
+        dropped
     }
 }
 
@@ -122,35 +168,32 @@ fn role(id: Uuid) -> String {
     format!("mayfly_{}", id.simple())
 }
 
-async fn drop_role(connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
-    alone(&mut *connection, &identifier(name)).await?;
-    let found = sqlx::query("SELECT 1 FROM pg_roles WHERE rolname = $1").bind(name).fetch_optional(&mut *connection).await?;
-    if found.is_none() {
-        return Ok(());
-    }
-    let role = identifier(name);
-    // Nobody comes in any more; then whoever is in goes, and only then the role: a session would go on without it.
-    let closed = format!("ALTER ROLE {role} NOLOGIN");
-    sqlx::raw_sql(AssertSqlSafe(closed)).execute(&mut *connection).await?;
-    let sessions = "SELECT pg_terminate_backend(pid, 5000) AS ended FROM pg_stat_activity WHERE usename = $1";
-    for session in sqlx::query(sessions).bind(name).fetch_all(&mut *connection).await? {
-        let _ended: bool = session.try_get("ended")?;
-    }
-    // What it made goes with it; it takes a member to say so.
-    let dropped = format!("GRANT {role} TO CURRENT_USER; DROP OWNED BY {role} CASCADE; DROP ROLE {role}");
-    sqlx::raw_sql(AssertSqlSafe(dropped)).execute(&mut *connection).await.map(|_| ())
+/// Databases beside this one in which the role has left something.
+async fn elsewhere(connection: &mut PgConnection, name: &str) -> Result<Vec<String>, sqlx::Error> {
+    let sql = "SELECT DISTINCT d.datname::text FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid \
+               JOIN pg_roles r ON r.oid = s.refobjid \
+               WHERE s.refclassid = 'pg_authid'::regclass AND r.rolname = $1 AND d.datname <> current_database()";
+    sqlx::query_scalar(sql).bind(name).fetch_all(connection).await
 }
 
-/// Waits until nobody else is at work on this role: a gateway that was killed may have asked for it a moment ago. Until the
-/// connection ends.
+async fn count(connection: &mut PgConnection, sql: &'static str, name: &str) -> Result<i64, SourceError> {
+    sqlx::query_scalar(sql).bind(name).fetch_one(connection).await.map_err(|error| told(&error))
+}
+
+async fn run(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(|_| ())
+}
+
+/// Waits until nobody else is at work on this role, and keeps them out until the connection ends. A role that exists is not waited
+/// for: whoever has it could hold this too.
 async fn alone(connection: &mut PgConnection, role: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_advisory_lock(hashtextextended($1, 0))").bind(role).execute(connection).await.map(|_| ())
+    sqlx::query("SELECT pg_advisory_lock(hashtextextended($1, 0::bigint))").bind(role).execute(connection).await.map(|_| ())
 }
 
 /// An error of the database without what it quotes: a statement, a value.
 fn told(error: &sqlx::Error) -> SourceError {
     SourceError(match error {
-        sqlx::Error::Database(refused) => format!("the database refused it: {}", refused.message()),
+        sqlx::Error::Database(refused) => format!("the database refused it: {}", wire::clip(refused.message())),
         other => format!("the database cannot be reached: {other}"),
     })
 }

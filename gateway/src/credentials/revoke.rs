@@ -1,20 +1,24 @@
 //! Ends what was minted, and does not give up.
 //!
 //! A credential that has an owner in this process is revoked when its call ends: a few times at once, then by the sweep. The sweep
-//! goes over the durable rows: whatever has no owner is revoked, also what an earlier process left.
+//! goes over the durable rows: whatever has no owner is revoked, also what an earlier process left. What keeps failing is tried less
+//! and less often, and holds up nobody else.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::held::Minting;
-use super::source::{Minted, Source, SourceError};
+use super::bounded::Bounded;
+use super::held::{Handle, Minting};
+use super::source::SourceError;
 use crate::store::{CredentialRow, Store, StoreError};
 
 /// How long a minting that nobody waits for any more may go on.
@@ -25,19 +29,28 @@ const ATTEMPTS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Dur
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two sweeps.
 const SWEEP: Duration = Duration::from_secs(15);
+/// The longest pause between two attempts of the sweep at the same credential.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// What has no owner for so long should be gone.
+const OWED: time::Duration = time::Duration::minutes(1);
 
 /// See the module. Shared as `Arc`.
 pub struct Revoker {
-    sources: BTreeMap<String, Arc<dyn Source>>,
+    sources: BTreeMap<String, Arc<Bounded>>,
     store: Arc<Store>,
     /// What a call of this process holds, or is being revoked right after it.
     owned: Mutex<HashSet<Uuid>>,
+    /// What failed: when it is tried next.
+    next: Mutex<HashMap<Uuid, Instant>>,
     tasks: TaskTracker,
+    /// What has a row from before that is of an earlier process.
+    since: OffsetDateTime,
 }
 
 impl Revoker {
-    pub(super) fn new(sources: BTreeMap<String, Arc<dyn Source>>, store: Arc<Store>) -> Arc<Self> {
-        Arc::new(Self { sources, store, owned: Mutex::default(), tasks: TaskTracker::new() })
+    pub(super) fn new(sources: BTreeMap<String, Arc<Bounded>>, store: Arc<Store>) -> Arc<Self> {
+        let since = OffsetDateTime::now_utc();
+        Arc::new(Self { sources, store, owned: Mutex::default(), next: Mutex::default(), tasks: TaskTracker::new(), since })
     }
 
     pub(super) fn own(&self, id: Uuid) {
@@ -45,15 +58,22 @@ impl Revoker {
     }
 
     /// Revokes what its owner lets go of; not waited for.
-    pub(super) fn end(self: Arc<Self>, id: Uuid, source: Arc<dyn Source>, handle: Option<String>, minting: Option<Minting>) {
+    pub(super) fn end(self: Arc<Self>, id: Uuid, source: Arc<Bounded>, handle: Arc<Handle>, minting: Option<Minting>) {
         let tasks = self.tasks.clone();
         tasks.spawn(async move {
-            let late = finish(minting).await;
-            let handle = handle.or_else(|| late?.handle);
+            if let Some(mut minting) = minting
+                && tokio::time::timeout(LATE, &mut minting).await.is_err()
+            {
+                minting.abort();
+            }
             for pause in ATTEMPTS {
                 tokio::time::sleep(pause).await;
-                if self.attempt(id, Some(&source), handle.as_deref()).await {
-                    break;
+                match source.revoke(id, handle.get(), PATIENCE).await {
+                    Ok(()) => {
+                        self.close(id).await;
+                        break;
+                    }
+                    Err(error) => self.failed(id, &error).await,
                 }
             }
             self.owned.lock().remove(&id);
@@ -62,52 +82,80 @@ impl Revoker {
 
     /// Sweeps until `stop`: at once, and then again and again.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            self.sweep().await;
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(SWEEP) => {}
+        let sweeping = async {
+            loop {
+                self.sweep().await;
+                tokio::time::sleep(SWEEP).await;
             }
-        }
+        };
+        // Whatever it is at may be begun anew.
+        stop.run_until_cancelled(sweeping).await;
     }
 
-    /// One round over what has no owner.
+    /// One round over what has no owner and is not resting.
     pub async fn sweep(&self) {
-        // Owners first: whoever lets go between the two reads has a row that is merely tried twice.
-        let owned = self.owned.lock().clone();
         let rows = match self.store.credentials().await {
             Ok(rows) => rows,
             Err(error) => return tracing::error!(%error, "what has to be revoked cannot be read; trying again"),
         };
-        let now = OffsetDateTime::now_utc();
-        for row in rows.iter().filter(|row| !owned.contains(&row.id) && !self.owned.lock().contains(&row.id)) {
-            let source = self.sources.get(&row.source);
-            if !self.attempt(row.id, source, row.handle.as_deref()).await
-                && row.expires_at < now
-                && source.is_none_or(|source| !source.outlives_expiry())
-            {
-                self.close(row.id).await;
+        // After the rows: whoever lets go in between has a row that is merely tried twice, and whoever came is known.
+        let owned = self.owned.lock().clone();
+        let listed: HashSet<_> = rows.iter().map(|row| row.id).collect();
+        self.next.lock().retain(|id, _| listed.contains(id));
+        let is_due = |row: &&CredentialRow| {
+            !owned.contains(&row.id) && self.next.lock().get(&row.id).is_none_or(|next| *next <= Instant::now())
+        };
+        let rounds: FuturesUnordered<_> = rows.iter().filter(is_due).map(|row| self.visit(row)).collect();
+        rounds.collect::<()>().await;
+    }
+
+    async fn visit(&self, row: &CredentialRow) {
+        let (now, lag) = (OffsetDateTime::now_utc(), self.lag(row));
+        match self.revoke(row).await {
+            // Whoever the dead process asked may be at it still: once more, when that cannot be.
+            Ok(()) if now < row.created_at + lag => {}
+            Ok(()) => self.close(row.id).await,
+            Err(error) => {
+                let expired = row.expires_at < now;
+                if expired && self.source(row).is_ok_and(|source| !source.source.outlives_expiry()) {
+                    return self.close(row.id).await;
+                }
+                let pause = SWEEP.saturating_mul(1 << row.attempts.min(6)).min(LONGEST_PAUSE);
+                self.next.lock().insert(row.id, Instant::now() + pause);
+                tracing::error!(source = %row.source, call_id = %row.call_id, credential_id = %row.id, %error, "a credential is still owed to its source");
+                self.failed(row.id, &error).await;
             }
         }
     }
 
-    /// Whether it is gone.
-    async fn attempt(&self, id: Uuid, source: Option<&Arc<dyn Source>>, handle: Option<&str>) -> bool {
-        let revoked = match source {
-            Some(source) => tokio::time::timeout(PATIENCE, source.revoke(id, handle))
-                .await
-                .unwrap_or_else(|_| Err(SourceError(format!("no answer within {} s", PATIENCE.as_secs())))),
-            None => Err(SourceError("its source is not configured any more".into())),
-        };
-        let Err(error) = revoked else {
-            self.close(id).await;
-            return true;
-        };
-        tracing::error!(credential_id = %id, %error, "a credential could not be revoked; trying again");
+    async fn revoke(&self, row: &CredentialRow) -> Result<(), SourceError> {
+        self.source(row)?.revoke(row.id, row.handle.as_deref(), PATIENCE).await
+    }
+
+    fn lag(&self, row: &CredentialRow) -> Duration {
+        if row.created_at >= self.since {
+            return Duration::ZERO;
+        }
+        self.source(row).map_or(Duration::ZERO, |source| source.source.lag())
+    }
+
+    /// The source that a credential is from, as long as it leads where it led then.
+    fn source(&self, row: &CredentialRow) -> Result<&Arc<Bounded>, SourceError> {
+        let source = self.sources.get(&row.source).filter(|source| source.source.target() == row.target);
+        source.ok_or_else(|| {
+            SourceError(format!(
+                "there is no source `{}` at `{}` any more: put it back under `credentials`, or end it there by hand and then \
+                 `mayfly credential forget {}`",
+                row.source, row.target, row.id
+            ))
+        })
+    }
+
+    async fn failed(&self, id: Uuid, error: &SourceError) {
+        tracing::warn!(credential_id = %id, %error, "a credential could not be revoked; trying again");
         if let Err(error) = self.store.credential_failed(id, &error.to_string()).await {
             tracing::error!(credential_id = %id, %error, "that could not be recorded");
         }
-        false
     }
 
     async fn close(&self, id: Uuid) {
@@ -130,8 +178,27 @@ impl Revoker {
     /// When the store does not answer.
     pub async fn leaked(&self) -> Result<Vec<CredentialRow>, StoreError> {
         let rows = self.store.credentials().await?;
-        let owned = self.owned.lock();
-        Ok(rows.into_iter().filter(|row| row.attempts > 0 || !owned.contains(&row.id)).collect())
+        let (owned, now) = (self.owned.lock(), OffsetDateTime::now_utc());
+        let owed = |row: &CredentialRow| row.attempts > 0 || !owned.contains(&row.id) && row.created_at + OWED < now;
+        Ok(rows.into_iter().filter(owed).collect())
+    }
+
+    /// Takes it that a credential is gone: its operator ended it by hand. Says whether there was one that no call holds.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn forget(&self, id: Uuid) -> Result<bool, StoreError> {
+        let known = self.store.credentials().await?.iter().any(|row| row.id == id);
+        if !known || self.owned.lock().contains(&id) {
+            return Ok(false);
+        }
+        self.store.close_credential(id).await.map(|()| true)
+    }
+
+    /// Lets nothing rest any more.
+    #[cfg(test)]
+    pub(crate) fn wake(&self) {
+        self.next.lock().clear();
     }
 
     /// Waits for what is being revoked, at most so long.
@@ -139,14 +206,4 @@ impl Revoker {
         self.tasks.close();
         let _ = tokio::time::timeout(patience, self.tasks.wait()).await;
     }
-}
-
-/// Waits for a minting that was given up; what comes of it is to be revoked.
-async fn finish(minting: Option<Minting>) -> Option<Minted> {
-    let mut minting = minting?;
-    if let Ok(minted) = tokio::time::timeout(LATE, &mut minting).await {
-        return minted.ok()?.ok();
-    }
-    minting.abort();
-    None
 }

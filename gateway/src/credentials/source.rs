@@ -14,6 +14,9 @@ use crate::call::CallId;
 /// What is meant when no part is named, in this order.
 const MAIN: [&str; 4] = ["value", "token", "access_token", "password"];
 
+/// Parts that do not have to be kept out of what a tool writes.
+const PUBLIC: [&str; 9] = ["database", "dbname", "endpoint", "host", "hostname", "port", "region", "user", "username"];
+
 /// For whom a credential is.
 #[derive(Debug, Clone)]
 pub(super) struct Order {
@@ -61,18 +64,16 @@ pub(super) struct Minted {
     pub(super) fields: BTreeMap<String, Part>,
     /// The part that is meant when none is named.
     pub(super) main: String,
-    /// What it is revoked by, where the source chose that. No secret.
-    pub(super) handle: Option<String>,
 }
 
 impl Minted {
     /// A credential of one part.
     pub(super) fn one(name: &str, value: Vec<u8>) -> Self {
         let fields = BTreeMap::from([(name.to_owned(), Part::secret(value))]);
-        Self { fields, main: name.to_owned(), handle: None }
+        Self { fields, main: name.to_owned() }
     }
 
-    /// One of named texts, all of them secret. `None` where there is none, or one is empty. What is meant when none is named is
+    /// One of named texts, secret but for those that say by their names that they are none. `None` where there is none, or one is empty. What is meant when none is named is
     /// `value`, `token`, `access_token` or `password`, the first of these that is there, or else the first.
     pub(super) fn texts(texts: BTreeMap<String, Zeroizing<String>>) -> Option<Self> {
         if texts.values().any(|text| text.is_empty()) {
@@ -80,8 +81,11 @@ impl Minted {
         }
         let main = MAIN.into_iter().find(|name| texts.contains_key(*name)).map(str::to_owned);
         let main = main.or_else(|| texts.keys().next().cloned())?;
-        let fields = texts.into_iter().map(|(name, text)| (name, Part::secret(text.as_bytes()))).collect();
-        Some(Self { fields, main, handle: None })
+        let part = |(name, text): (String, Zeroizing<String>)| {
+            let secret = !PUBLIC.contains(&name.as_str());
+            (name, Part { value: SecretSlice::from(text.as_bytes().to_vec()), secret })
+        };
+        Some(Self { fields: texts.into_iter().map(part).collect(), main })
     }
 
     /// One part, or the main one.
@@ -94,6 +98,21 @@ impl Minted {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub(super) struct SourceError(pub(super) String);
+
+/// Keeps, durably, what a credential can be revoked by. Whoever mints tells it as soon as it is known: nobody else may be left to.
+#[async_trait]
+pub(super) trait Keep: Send + Sync {
+    /// This is what it is revoked by; no secret.
+    async fn handle(&self, handle: &str) -> Result<(), SourceError>;
+
+    /// There is nothing to revoke.
+    async fn nothing(&self) -> Result<(), SourceError> {
+        self.handle(NOTHING).await
+    }
+}
+
+/// The handle of what needs no revoking.
+pub(super) const NOTHING: &str = "";
 
 /// Where credentials come from.
 #[async_trait]
@@ -115,8 +134,19 @@ pub(super) trait Source: Send + Sync {
     }
 
     /// How long what it mints may be worth something, where it does not keep to the order.
-    fn longest_life(&self) -> Option<Duration> {
-        None
+    fn longest_life(&self, asked: Duration) -> Duration {
+        asked
+    }
+
+    /// What a credential of it has to be revoked at: a server, a namespace. A source of the same name that leads elsewhere has nothing
+    /// to say about it.
+    fn target(&self) -> String {
+        String::new()
+    }
+
+    /// How long somebody who was asked by a process that died may still be at work on it.
+    fn lag(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Whether something of it is left when it has expired, so that it has to be revoked all the same.
@@ -129,9 +159,9 @@ pub(super) trait Source: Send + Sync {
     ///
     /// # Errors
     /// [`SourceError`]: the call is not made.
-    async fn mint(&self, order: &Order) -> Result<Minted, SourceError>;
+    async fn mint(&self, order: &Order, keep: &dyn Keep) -> Result<Minted, SourceError>;
 
-    /// Ends what was minted, or may have been, under `id`. Repeating it is no error.
+    /// Ends what was minted, or may have been, under `id`; `handle` is what was [kept](Keep), if anything was. Repeating it is no error.
     ///
     /// # Errors
     /// [`SourceError`]: it is tried again.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::source::{Minted, Order, Source, SourceError};
+use super::source::{Keep, Minted, Order, Source, SourceError};
 use crate::secrets::Secrets;
 
 /// `kind: static`.
@@ -19,7 +19,7 @@ impl Source for Stored {
         true
     }
 
-    async fn mint(&self, _: &Order) -> Result<Minted, SourceError> {
+    async fn mint(&self, _: &Order, _: &dyn Keep) -> Result<Minted, SourceError> {
         let mut value = self.secrets.reveal(&self.name).map_err(|error| SourceError(error.to_string()))?;
         Ok(Minted::one("value", std::mem::take(&mut *value)))
     }

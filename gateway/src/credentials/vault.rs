@@ -13,7 +13,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::own;
-use super::source::{Minted, Order, Source, SourceError};
+use super::source::{Keep, Minted, NOTHING, Order, Source, SourceError};
 use super::web::{self, answer};
 use crate::config::VaultConfig;
 use crate::secrets::Secrets;
@@ -66,40 +66,51 @@ impl Source for Vault {
         true
     }
 
-    fn longest_life(&self) -> Option<Duration> {
-        Some(self.config.max_ttl)
+    fn longest_life(&self, _: Duration) -> Duration {
+        self.config.max_ttl
     }
 
-    async fn mint(&self, order: &Order) -> Result<Minted, SourceError> {
-        let (status, body) = answer(self.request(Method::GET, &self.config.path)?).await?;
+    fn target(&self) -> String {
+        format!("{}{}", self.config.address, self.config.namespace.as_deref().unwrap_or_default())
+    }
+
+    async fn mint(&self, order: &Order, keep: &dyn Keep) -> Result<Minted, SourceError> {
+        let request = self.request(Method::GET, &self.config.path);
+        let (status, body) = match request {
+            Ok(request) => answer(request).await?,
+            // It never left.
+            Err(error) => return keep.nothing().await.and(Err(error)),
+        };
         if !status.is_success() {
-            return Err(refused(status));
+            let error = refused(status);
+            // A server that is at its limits may have done it all the same.
+            return if status.is_client_error() { keep.nothing().await.and(Err(error)) } else { Err(error) };
         }
         let read: Read = serde_json::from_slice(&body).map_err(|_| rubbish())?;
-        let handle = (!read.lease_id.is_empty()).then_some(read.lease_id);
-        let life = Duration::from_secs(read.lease_duration);
-        let wrong = match &handle {
-            Some(_) if life > self.config.max_ttl => Some(format!("its lease is {life:?} long, and `max_ttl` is shorter")),
-            Some(_) if life < order.life => Some(format!("its lease is {life:?} long, and the call may need {:?}", order.life)),
-            _ => None,
-        };
-        let minted = match wrong {
-            Some(wrong) => Err(SourceError(wrong)),
-            None => Minted::texts(texts(read.data)).ok_or_else(rubbish),
-        };
-        match (minted, handle) {
-            (Ok(minted), handle) => Ok(Minted { handle, ..minted }),
-            // Nobody else will know its lease.
-            (Err(error), Some(lease)) => self.end(&lease).await.and(Err(error)),
-            (Err(error), None) => Err(error),
+        if read.lease_id.is_empty() {
+            keep.nothing().await?;
+            return Minted::texts(texts(read.data)).ok_or_else(rubbish);
         }
+        keep.handle(&read.lease_id).await?;
+        let life = Duration::from_secs(read.lease_duration);
+        if life > self.config.max_ttl {
+            return Err(SourceError(format!("its lease is {life:?} long, and `max_ttl` is shorter")));
+        }
+        if life < order.life {
+            return Err(SourceError(format!("its lease is {life:?} long, and the call may need {:?}", order.life)));
+        }
+        Minted::texts(texts(read.data)).ok_or_else(rubbish)
     }
 
     async fn revoke(&self, _: Uuid, handle: Option<&str>) -> Result<(), SourceError> {
         match handle {
-            Some(lease) => self.end(lease).await,
-            // A secret of a KV store, or a gateway that was killed between the answer and its row: then the lease ends by itself.
-            None => Ok(()),
+            Some(NOTHING) => Ok(()),
+            // What is in the store is not to make us revoke whatever somebody wrote there.
+            Some(lease) if lease.strip_prefix(&self.config.path).is_some_and(|rest| rest.starts_with('/')) => {
+                self.end(lease).await
+            }
+            Some(_) => Err(SourceError("what it is revoked by is no lease of its path".into())),
+            None => Err(SourceError("the server did not say which lease it gave, if it gave one; it ends by itself".into())),
         }
     }
 }

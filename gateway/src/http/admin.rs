@@ -17,6 +17,7 @@ use mayfly_executor::pool::PoolStatus;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::body::{BodyLimits, JsonBody};
 use super::problem::{Problem, TYPE_PREFIX};
@@ -186,6 +187,9 @@ pub enum AdminError {
     /// No secret of that name.
     #[error("there is no secret `{0}`; `mayfly secret list` shows those there are")]
     UnknownSecret(String),
+    /// No credential of that id that could be forgotten.
+    #[error("there is no credential `{0}` that no call holds; `mayfly credential list` shows those there are")]
+    UnknownCredential(Uuid),
     /// The name is taken.
     #[error("there is an agent `{0}` already; choose another name")]
     AgentExists(String),
@@ -205,6 +209,7 @@ impl IntoResponse for AdminError {
         let (status, slug, title) = match self {
             Self::UnknownAgent(_) => (StatusCode::NOT_FOUND, "unknown-agent", "No such agent"),
             Self::UnknownTool(_) => (StatusCode::NOT_FOUND, "unknown-tool", "No such tool"),
+            Self::UnknownCredential(_) => (StatusCode::NOT_FOUND, "unknown-credential", "No such credential"),
             Self::UnknownSecret(_) => (StatusCode::NOT_FOUND, "unknown-secret", "No such secret"),
             Self::AgentExists(_) => (StatusCode::CONFLICT, "agent-exists", "Name is taken"),
             Self::AgentRemoved(_) => (StatusCode::CONFLICT, "agent-removed", "Name was taken"),

@@ -17,7 +17,7 @@ pub enum SecretError {
     /// The master key's file is gone.
     #[error(
         "the master key {} is gone, and {secrets} secrets are sealed with it (key {sealed_with}): restore it from a backup, or say \
-         under `secrets.master_key` where it is now; if it is lost, so are they, and `mayfly secret forget` removes them",
+         under `secrets.master_key` where it is now; if it is lost, so are they, and `mayfly secret forget --all` removes them",
         .path.display()
     )]
     Lost {
@@ -31,8 +31,8 @@ pub enum SecretError {
     /// The master key is another one.
     #[error(
         "the master key is another one (key {given}) than secret `{name}` is sealed with (key {sealed_with}): configure that one, or \
-         name it under `secrets.previous_master_key` so that this one takes over; if it is lost, `mayfly secret forget` removes what \
-         it sealed"
+         name it under `secrets.previous_master_key` so that this one takes over; if it is lost, `mayfly secret forget --all` removes \
+         all secrets"
     )]
     WrongKey {
         /// A secret that it does not open.
@@ -48,6 +48,9 @@ pub enum SecretError {
          start the gateway again"
     )]
     KeyElsewhere,
+    /// The key before this one is still needed.
+    #[error("the master key was changed since the gateway started, and {} is kept until it has started again; restart it first", .0.display())]
+    Rotated(PathBuf),
     /// No secret of that name.
     #[error("there is no secret `{0}`; `mayfly secret list` shows those there are")]
     Unknown(String),

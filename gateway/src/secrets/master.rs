@@ -94,7 +94,8 @@ impl MasterKey {
             }
             KeySource::Command(argv) => {
                 let origin = format!("`{}`", argv.first().map_or("", String::as_str));
-                let printed = program::run(argv, &[], PATIENCE).await.map_err(|error| unusable(&origin, error.to_string()))?;
+                let printed =
+                    program::run(argv, &[], PATIENCE, &[]).await.map_err(|error| unusable(&origin, error.to_string()))?;
                 Self::parse(&origin, &printed)
             }
         }

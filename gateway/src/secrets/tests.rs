@@ -91,17 +91,31 @@ async fn a_rotation_changes_the_key_and_no_value_and_can_be_cut_short() {
     assert_eq!(revealed(&secrets, "one"), b"value one");
     assert_ne!(std::fs::read(dir.path().join(OWN_KEY)).unwrap(), before);
 
-    // Killed with one of two done: the next key is there, and one row is sealed with it.
-    let next = created(&next_to(&dir.path().join(OWN_KEY))).unwrap();
-    let mut first: BTreeMap<_, _> = secrets.list().into_iter().take(1).map(|row| (row.name.clone(), row)).collect();
-    let master = secrets.state.read().master.clone();
-    rewrap(&secrets.store, &mut first, &master, &next).await.unwrap();
+    assert!(
+        matches!(secrets.rotate().await, Err(SecretError::Rotated(_))),
+        "the old key is kept until a start has done without it"
+    );
     close(secrets).await;
+    let own = dir.path().join(OWN_KEY);
+    close(vault(dir.path(), &config).await.unwrap()).await;
+    assert!(!previous_to(&own).exists());
+
+    // Killed with one of two done: the new key is in place, and one row is sealed with the old one.
     let secrets = vault(dir.path(), &config).await.unwrap();
-    assert_eq!((revealed(&secrets, "one"), revealed(&secrets, "two")), (b"value one".to_vec(), b"value two".to_vec()));
-    assert!(secrets.list().iter().all(|row| row.sealed.key_id == next.id()));
-    assert!(!next_to(&dir.path().join(OWN_KEY)).exists());
+    let (old, next) = (secrets.state.read().master.clone(), MasterKey::generate().unwrap());
+    old.write(&previous_to(&own)).unwrap();
+    std::fs::remove_file(&own).unwrap();
+    next.write(&own).unwrap();
+    let mut first: BTreeMap<_, _> = secrets.list().into_iter().take(1).map(|row| (row.name.clone(), row)).collect();
+    rewrap(&secrets.store, &mut first, &old, &next).await.unwrap();
     close(secrets).await;
+    for is_kept in [true, false] {
+        let secrets = vault(dir.path(), &config).await.unwrap();
+        assert_eq!((revealed(&secrets, "one"), revealed(&secrets, "two")), (b"value one".to_vec(), b"value two".to_vec()));
+        assert!(secrets.list().iter().all(|row| row.sealed.key_id == next.id()));
+        assert_eq!(previous_to(&own).exists(), is_kept);
+        close(secrets).await;
+    }
 }
 
 #[tokio::test]

@@ -146,9 +146,11 @@ pub struct CredentialRow {
     pub id: Uuid,
     /// The source it is from.
     pub source: String,
+    /// What it has to be revoked at: a server, a namespace.
+    pub target: String,
     /// The call it is for.
     pub call_id: CallId,
-    /// What the source revokes it by; `None` while the source has not said it.
+    /// What the source revokes it by, empty where there is nothing to revoke; `None` while the source has not said it.
     pub handle: Option<String>,
     /// When it was asked for.
     pub created_at: OffsetDateTime,

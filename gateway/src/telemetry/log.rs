@@ -24,7 +24,7 @@ pub use line::{CallLine, Output, OutputKind};
 
 /// What crates say that is noise to whoever operates a gateway, unless the filter names them.
 const QUIET: &str = "hyper=warn,hyper_util=warn,h2=warn,reqwest=warn,tonic=warn,tower=warn,rustls=warn,opentelemetry=warn,\
-    opentelemetry_sdk=warn,opentelemetry_otlp=warn,sqlx=warn,bollard=warn,wasmtime=warn,cranelift=warn,regalloc2=warn,notify=warn";
+    opentelemetry_sdk=warn,opentelemetry_otlp=warn,sqlx=warn,bollard=warn,kube_client=error,wasmtime=warn,cranelift=warn,regalloc2=warn,notify=warn";
 /// In this order; the first that is set counts.
 const VARIABLES: [&str; 2] = ["MAYFLY_LOG", "RUST_LOG"];
 

@@ -49,6 +49,15 @@ async fn a_role_lives_as_long_as_its_call_and_nobody_can_read_its_password() {
     assert!(ask("SELECT * FROM salaries").unwrap_err().contains("permission denied"));
     assert!(ask("DELETE FROM orders").is_err());
     assert!(ask("CREATE ROLE friend").is_err());
+    // What it can do against its own end: names that the gateway calls, locks that it takes, things left in another database.
+    let writable = "SET default_transaction_read_only = off";
+    let trap = "BEGIN EXECUTE 'CREATE ROLE trapped SUPERUSER'; RETURN true; END";
+    for function in ["pg_terminate_backend(int, int) RETURNS bool", "hashtextextended(text, int) RETURNS bool"] {
+        let made = format!("{writable}; CREATE FUNCTION public.{function} LANGUAGE plpgsql AS '{}'", trap.replace('\'', "''"));
+        assert_eq!(ask(&made), Ok(String::new()));
+    }
+    assert!(server.attempt(&user, &password, "postgres", &format!("{writable}; SELECT lo_create(0)")).is_ok());
+    let lock = format!("SELECT pg_advisory_lock(hashtextextended('\"{user}\"', 0::bigint)), pg_sleep(60)");
     let until_when =
         server.ask(&format!("SELECT rolvaliduntil - now() < interval '5 minutes' FROM pg_roles WHERE rolname = '{user}'"));
     assert_eq!(until_when, "t");
@@ -58,12 +67,14 @@ async fn a_role_lives_as_long_as_its_call_and_nobody_can_read_its_password() {
 
     // Somebody who is still in when the call ends goes too.
     let lingering = std::thread::scope(|scope| {
-        let lingering = scope.spawn(|| ask("SELECT pg_sleep(60)"));
+        let lingering = scope.spawn(|| ask(&lock));
         until("the call ends", Duration::from_secs(30), || server.roles().is_empty());
         lingering.join().unwrap()
     });
     assert!(lingering.is_err());
     assert!(ask("SELECT 1").is_err(), "the role is gone");
+    assert_eq!(server.ask("SELECT count(*) FROM pg_roles WHERE rolname = 'trapped'"), "0");
+    assert_eq!(server.ask("SELECT count(*) FROM pg_proc WHERE proname = 'hashtextextended'"), "1", "what it made is gone");
     gone(&server, &mayfly);
     let view = ann.wait(&id).await;
     assert_eq!(view["result"]["said"], "[redacted]", "{view}");

@@ -27,7 +27,7 @@ const SETUP: &str = "
     GRANT reader TO mayfly WITH ADMIN OPTION;
     GRANT pg_signal_backend TO mayfly;
     \\c shop
-    REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+    GRANT CREATE ON SCHEMA public TO PUBLIC;
     CREATE TABLE orders (id int PRIMARY KEY, customer text NOT NULL, total numeric NOT NULL);
     INSERT INTO orders SELECT n, 'customer ' || n, n * 1.5 FROM generate_series(1, 1000) n;
     CREATE TABLE salaries (id int PRIMARY KEY);

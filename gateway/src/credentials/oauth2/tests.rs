@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::config::SecretRef;
+use crate::credentials::Unkept;
 use crate::credentials::fixture::{order, serve, text, vault};
 
 type Asked = (HeaderMap, BTreeMap<String, String>);
@@ -74,7 +75,7 @@ fn narrowed(scopes: &[&str]) -> Order {
 async fn a_client_asks_as_rfc_6749_says() {
     let server = Server::lasting(3600);
     let (_dir, source) = source(config(server.start().await)).await;
-    let minted = source.mint(&order()).await.unwrap();
+    let minted = source.mint(&order(), &Unkept).await.unwrap();
     assert_eq!((text(&minted, None), text(&minted, Some("access_token"))), ("token-0".into(), "token-0".into()));
     let (headers, form) = server.asked.lock().pop().unwrap();
     // "may+fly:client%3Asecret"
@@ -88,15 +89,19 @@ async fn a_token_is_kept_for_its_scopes_as_long_as_it_outlives_the_call() {
     let server = Server::lasting(120);
     let (_dir, source) = source(config(server.start().await)).await;
     let (one, two, three) = (order(), order(), narrowed(&["read"]));
-    let (one, two, three) = tokio::join!(source.mint(&one), source.mint(&two), source.mint(&three));
+    let (one, two, three) = tokio::join!(source.mint(&one, &Unkept), source.mint(&two, &Unkept), source.mint(&three, &Unkept));
     assert_eq!(text(&one.unwrap(), None), text(&two.unwrap(), None), "who comes at the same time waits for one request");
-    assert_ne!(text(&three.unwrap(), None), text(&source.mint(&order()).await.unwrap(), None), "fewer scopes, another token");
+    assert_ne!(
+        text(&three.unwrap(), None),
+        text(&source.mint(&order(), &Unkept).await.unwrap(), None),
+        "fewer scopes, another token"
+    );
     assert_eq!(server.asked.lock().len(), 2);
     let longer = Order { life: Duration::from_secs(120), ..order() };
-    assert_eq!(text(&source.mint(&longer).await.unwrap(), None), "token-2", "what is left of the first is too short");
-    assert_eq!(text(&source.mint(&order()).await.unwrap(), None), "token-2");
+    assert_eq!(text(&source.mint(&longer, &Unkept).await.unwrap(), None), "token-2", "what is left of the first is too short");
+    assert_eq!(text(&source.mint(&order(), &Unkept).await.unwrap(), None), "token-2");
     let too_long = Order { life: Duration::from_secs(500), ..order() };
-    assert_eq!(text(&source.mint(&too_long).await.unwrap(), None), "token-3", "a new one is all there is");
+    assert_eq!(text(&source.mint(&too_long, &Unkept).await.unwrap(), None), "token-3", "a new one is all there is");
 }
 
 #[tokio::test]
@@ -104,12 +109,12 @@ async fn scopes_are_narrowed_and_never_widened() {
     let server = Server::lasting(60);
     let (_dir, source) = source(config(server.start().await)).await;
     for wrong in [&["admin"][..], &["read", "admin"], &[]] {
-        assert!(source.mint(&narrowed(wrong)).await.is_err(), "{wrong:?}");
+        assert!(source.mint(&narrowed(wrong), &Unkept).await.is_err(), "{wrong:?}");
     }
     assert!(server.asked.lock().is_empty(), "nobody was asked");
     let generous = Server::new(|_| (StatusCode::OK, json!({"access_token": "a-token", "scope": "read admin"}).to_string()));
     let (_dir, source) = self::source(config(generous.start().await)).await;
-    let error = source.mint(&narrowed(&["read"])).await.unwrap_err().to_string();
+    let error = source.mint(&narrowed(&["read"]), &Unkept).await.unwrap_err().to_string();
     assert!(error.contains("more scopes"), "{error}");
 }
 
@@ -127,7 +132,7 @@ async fn a_caller_is_told_by_a_signed_statement() {
     let exchange = ExchangeConfig { key, key_id: Some("k1".into()), issuer: "https://mayfly.example".into() };
     let (_dir, secrets) = vault(&[("client", "client:secret"), ("key", &pem), ("rubbish", "no key at all")]).await;
     let source = Oauth2::new(Oauth2Config { exchange: Some(exchange.clone()), ..config(url.clone()) }, secrets.clone());
-    source.mint(&order()).await.unwrap();
+    source.mint(&order(), &Unkept).await.unwrap();
     let (_, form) = server.asked.lock().pop().unwrap();
     assert_eq!((&*form["grant_type"], &*form["subject_token_type"]), (EXCHANGE, JWT));
     let mut validation = Validation::new(Algorithm::ES256);
@@ -138,14 +143,15 @@ async fn a_caller_is_told_by_a_signed_statement() {
     assert_eq!(statement.header.kid.as_deref(), Some("k1"));
 
     // Another user's token is another one.
-    source.mint(&Order { user: Some("bob".into()), ..order() }).await.unwrap();
-    source.mint(&Order { user: None, ..order() }).await.unwrap();
-    source.mint(&order()).await.unwrap();
-    assert_eq!(server.asked.lock().len(), 2);
+    source.mint(&Order { user: Some("bob".into()), ..order() }, &Unkept).await.unwrap();
+    let nobody = source.mint(&Order { user: None, ..order() }, &Unkept).await.unwrap_err().to_string();
+    assert!(nobody.contains("--user"), "{nobody}");
+    source.mint(&order(), &Unkept).await.unwrap();
+    assert_eq!(server.asked.lock().len(), 1);
 
     let exchange = ExchangeConfig { key: SecretRef::Secret("rubbish".into()), ..exchange };
     let source = Oauth2::new(Oauth2Config { exchange: Some(exchange), ..config(url) }, secrets);
-    let error = source.mint(&order()).await.unwrap_err().to_string();
+    let error = source.mint(&order(), &Unkept).await.unwrap_err().to_string();
     assert!(error.contains("exchange.key") && !error.contains("no key at all"), "{error}");
 }
 
@@ -161,13 +167,24 @@ async fn what_a_server_says_is_not_repeated_but_for_its_own_words() {
     ] {
         let server = Server::new(move |_| (StatusCode::from_u16(status).unwrap(), body.to_owned()));
         let (_dir, source) = source(config(server.start().await)).await;
-        let error = source.mint(&order()).await.unwrap_err().to_string();
+        let error = source.mint(&order(), &Unkept).await.unwrap_err().to_string();
         assert!(error.contains(says) && !error.contains("canary"), "{body}: {error}");
         // A failure is not kept.
-        source.mint(&order()).await.unwrap_err();
+        source.mint(&order(), &Unkept).await.unwrap_err();
         assert_eq!(server.asked.lock().len(), 2);
     }
     let (_dir, source) = source(config("http://127.0.0.1:1/token".parse().unwrap())).await;
-    let error = source.mint(&order()).await.unwrap_err().to_string();
+    let error = source.mint(&order(), &Unkept).await.unwrap_err().to_string();
     assert!(error.contains("cannot be reached"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_said_to_last_for_ever_does_not() {
+    let server = Server::lasting(u64::MAX);
+    let (_dir, source) = source(config(server.start().await)).await;
+    for _ in 0..2 {
+        assert_eq!(text(&source.mint(&order(), &Unkept).await.unwrap(), None), "token-0");
+    }
+    let long = Order { life: LONGEST, ..order() };
+    assert_eq!(text(&source.mint(&long, &Unkept).await.unwrap(), None), "token-1");
 }

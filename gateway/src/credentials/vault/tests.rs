@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::config::SecretRef;
-use crate::credentials::fixture::{order, serve, text, vault};
+use crate::credentials::fixture::{Kept, order, serve, text, vault};
 
 /// A server that answers every read alike, and keeps what it was asked and what it was told to revoke.
 #[derive(Clone)]
@@ -55,8 +55,8 @@ fn leased(seconds: u64) -> Value {
 #[tokio::test]
 async fn a_lease_is_given_out_and_revoked() {
     let server = Server::new(200, leased(600));
-    let (_dir, source) = source(&server).await;
-    let minted = source.mint(&order()).await.unwrap();
+    let ((_dir, source), kept) = (source(&server).await, Kept::default());
+    let minted = source.mint(&order(), &kept).await.unwrap();
     assert_eq!((text(&minted, None), text(&minted, Some("username"))), ("made-for-it".into(), "v-1".into()));
     let (path, headers) = server.asked.lock().pop().unwrap();
     assert_eq!(path, "/v1/database/creds/readonly");
@@ -64,17 +64,18 @@ async fn a_lease_is_given_out_and_revoked() {
         (&headers["x-vault-token"], &headers["x-vault-namespace"]),
         (&"hvs.gateway".parse().unwrap(), &"team".parse().unwrap())
     );
-    source.revoke(Uuid::nil(), minted.handle.as_deref()).await.unwrap();
+    source.revoke(Uuid::nil(), kept.get().as_deref()).await.unwrap();
     assert_eq!(server.revoked.lock()[..], [json!({"lease_id": "database/creds/readonly/1", "sync": true})]);
 }
 
 #[tokio::test]
-async fn a_lease_that_does_not_fit_is_revoked_at_once() {
+async fn a_lease_that_does_not_fit_is_known_and_can_be_revoked() {
     for (seconds, says) in [(7200, "max_ttl"), (5, "may need")] {
         let server = Server::new(200, leased(seconds));
-        let (_dir, source) = source(&server).await;
-        let error = source.mint(&order()).await.unwrap_err().to_string();
+        let ((_dir, source), kept) = (source(&server).await, Kept::default());
+        let error = source.mint(&order(), &kept).await.unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
+        source.revoke(Uuid::nil(), kept.get().as_deref()).await.unwrap();
         assert_eq!(server.revoked.lock().len(), 1);
     }
 }
@@ -83,10 +84,10 @@ async fn a_lease_that_does_not_fit_is_revoked_at_once() {
 async fn a_secret_of_a_kv_store_has_nothing_to_revoke() {
     let answer = json!({"lease_id": "", "lease_duration": 0, "data": {"data": {"token": "ghp_x", "n": 7, "list": []}, "metadata": {"version": 3}}});
     let server = Server::new(200, answer);
-    let (_dir, source) = source(&server).await;
-    let minted = source.mint(&order()).await.unwrap();
+    let ((_dir, source), kept) = (source(&server).await, Kept::default());
+    let minted = source.mint(&order(), &kept).await.unwrap();
     assert_eq!((text(&minted, None), text(&minted, Some("n")), minted.fields.len()), ("ghp_x".into(), "7".into(), 2));
-    source.revoke(Uuid::nil(), minted.handle.as_deref()).await.unwrap();
+    source.revoke(Uuid::nil(), kept.get().as_deref()).await.unwrap();
     assert!(server.revoked.lock().is_empty());
 }
 
@@ -100,8 +101,22 @@ async fn refusals_and_rubbish_are_told_without_what_they_say() {
         (200, json!({"data": {"token": ""}}), "holds nothing"),
     ] {
         let server = Server::new(status, answer);
-        let (_dir, source) = source(&server).await;
-        let error = source.mint(&order()).await.unwrap_err().to_string();
+        let ((_dir, source), kept) = (source(&server).await, Kept::default());
+        let error = source.mint(&order(), &kept).await.unwrap_err().to_string();
         assert!(error.contains(says) && !error.contains("canary") && !error.contains("hvs."), "{error}");
+        // Whether there is a lease is known where the server refused, and where it said that it made none.
+        let is_known = !matches!(says, "not one of Vault's");
+        assert_eq!(kept.get().as_deref(), is_known.then_some(""), "{says}");
+        assert_eq!(source.revoke(Uuid::nil(), kept.get().as_deref()).await.is_ok(), is_known);
     }
+}
+
+#[tokio::test]
+async fn only_leases_of_its_own_path_are_revoked() {
+    let server = Server::new(200, leased(600));
+    let (_dir, source) = source(&server).await;
+    for foreign in ["auth/token/create/1", "database/creds/readonly", "database/creds/readonly2/1"] {
+        assert!(source.revoke(Uuid::nil(), Some(foreign)).await.is_err());
+    }
+    assert!(server.revoked.lock().is_empty());
 }

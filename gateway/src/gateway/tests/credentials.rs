@@ -114,9 +114,12 @@ async fn what_could_not_be_revoked_is_told_until_it_is() {
     let leaked = revoker.leaked().await.unwrap();
     assert!(leaked.len() == 1 && leaked[0].attempts == 3, "{leaked:?}");
     assert!(leaked[0].error.as_deref().unwrap().contains("exit status"), "{leaked:?}");
-    revoker.sweep().await;
-    assert_eq!(revoker.leaked().await.unwrap()[0].attempts, 4);
+    for _ in 0..2 {
+        revoker.sweep().await;
+        assert_eq!(revoker.leaked().await.unwrap()[0].attempts, 4, "what failed rests");
+    }
     std::fs::write(open, "").unwrap();
+    revoker.wake();
     revoker.sweep().await;
     assert_eq!(revoker.leaked().await.unwrap(), []);
 }
@@ -138,4 +141,38 @@ async fn a_call_that_is_canceled_while_its_credential_is_made_ends_at_once_and_i
     assert!(matches!(failure.error, CallError::Canceled { may_have_run: false }), "{:?}", failure.error);
     room.gateway.credentials.revoker().drain(Duration::from_secs(20)).await;
     assert!(revoked.exists());
+}
+
+#[tokio::test]
+async fn what_a_source_made_that_leads_elsewhere_now_stays_owed_until_it_is_forgotten() {
+    let source = command("exit 1", "exit 1").unwrap();
+    let room = room(ALLOW, Some(source)).await;
+    room.call(json!({})).await.unwrap_err();
+    room.gateway.credentials.revoker().drain(Duration::from_secs(20)).await;
+    // The next start finds another source under that name, whose program says that all is well.
+    let SourceConfig::Command { command, .. } = command("exit 1", "").unwrap() else { unreachable!() };
+    let mut config = Config::default();
+    config.credentials.insert("github".into(), SourceConfig::Command { command, revoke: vec!["/bin/true".into()] });
+    let other = Credentials::new(&config, &room.secrets, room.gateway.store.clone());
+    other.revoker().sweep().await;
+    let owed = other.revoker().leaked().await.unwrap();
+    assert!(owed.len() == 1 && owed[0].error.as_deref().unwrap().contains("credential forget"), "{owed:?}");
+    assert!(other.revoker().forget(owed[0].id).await.unwrap());
+    assert!(!other.revoker().forget(owed[0].id).await.unwrap());
+    assert_eq!(other.revoker().open().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_slow_source_is_asked_for_so_much_at_once_however_many_callers_come_and_go() {
+    let marks = tempfile::tempdir().unwrap();
+    let source = command(&format!("touch {}/$$; sleep 3; echo '{{}}'", marks.path().display()), "true");
+    let room = room(ALLOW, source).await;
+    let calls = futures_util::future::join_all((0..60).map(|_| room.call(json!({}))));
+    let leaving = async {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        room.gateway.live.cancel_all();
+    };
+    let (ended, ()) = tokio::join!(calls, leaving);
+    assert!(ended.iter().all(|one| matches!(&one.as_ref().unwrap_err().error, CallError::Canceled { may_have_run: false })));
+    assert_eq!(std::fs::read_dir(marks.path()).unwrap().count(), 32);
 }

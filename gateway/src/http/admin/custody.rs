@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::extract::{FromRef, Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,8 @@ pub trait Custody: Send + Sync {
     async fn rotate_master_key(&self) -> Result<MasterKeyView, AdminError>;
     /// What was minted and is not known to be gone; `leaked`: what should be.
     async fn credentials(&self, leaked: bool) -> Result<Vec<CredentialView>, AdminError>;
+    /// Takes it that a credential is gone: the operator ended it by hand.
+    async fn forget_credential(&self, id: Uuid) -> Result<(), AdminError>;
 }
 
 /// A secret, without its value.
@@ -61,6 +63,8 @@ pub struct CredentialView {
     pub id: Uuid,
     /// The source it is from.
     pub source: String,
+    /// What it has to be revoked at.
+    pub target: String,
     /// The call it was minted for.
     pub call_id: CallId,
     /// When it was asked for.
@@ -93,6 +97,7 @@ pub(super) fn routes(custody: Arc<dyn Custody>) -> Router {
         .route("/admin/v1/master-key/rotate", post(rotate))
         .route("/admin/v1/credentials", get(async |door: State<Door>| credentials(door, false).await))
         .route("/admin/v1/credentials/leaked", get(async |door: State<Door>| credentials(door, true).await))
+        .route("/admin/v1/credentials/{id}", delete(forget))
         .with_state(Door(custody))
 }
 
@@ -123,4 +128,8 @@ async fn rotate(State(Door(custody)): State<Door>) -> Result<Json<MasterKeyView>
 
 async fn credentials(State(Door(custody)): State<Door>, leaked: bool) -> Result<Json<Vec<CredentialView>>, AdminError> {
     custody.credentials(leaked).await.map(Json)
+}
+
+async fn forget(State(Door(custody)): State<Door>, Path(id): Path<Uuid>) -> Result<StatusCode, AdminError> {
+    custody.forget_credential(id).await.map(|()| StatusCode::NO_CONTENT)
 }

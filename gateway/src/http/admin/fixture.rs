@@ -39,6 +39,10 @@ impl Custody for InMemory {
     async fn credentials(&self, _: bool) -> Result<Vec<CredentialView>, AdminError> {
         Ok(Vec::new())
     }
+
+    async fn forget_credential(&self, id: Uuid) -> Result<(), AdminError> {
+        Err(AdminError::UnknownCredential(id))
+    }
 }
 
 #[async_trait]

@@ -17,6 +17,7 @@ CREATE TABLE secrets (
 CREATE TABLE credentials (
     credential_id BLOB    NOT NULL PRIMARY KEY,
     source        TEXT    NOT NULL,
+    target        TEXT    NOT NULL, -- what it has to be revoked at
     call_id       BLOB    NOT NULL,
     handle        TEXT,             -- what its source revokes it by: no secret
     created_at    INTEGER NOT NULL,

@@ -32,11 +32,12 @@ pub(super) fn credential(write: &CredentialWrite) -> SqliteQuery {
     let key = |id: &uuid::Uuid| id.as_bytes().to_vec();
     match write {
         CredentialWrite::Open(row) => query(
-            "INSERT INTO credentials (credential_id, source, call_id, handle, created_at, expires_at, attempts, error) \
-             VALUES (?,?,?,?,?,?,?,?)",
+            "INSERT INTO credentials (credential_id, source, target, call_id, handle, created_at, expires_at, attempts, error) \
+             VALUES (?,?,?,?,?,?,?,?,?)",
         )
         .bind(key(&row.id))
         .bind(row.source.clone())
+        .bind(row.target.clone())
         .bind(row.call_id.0.as_bytes().to_vec())
         .bind(row.handle.clone())
         .bind(to_nanos(row.created_at))
@@ -86,6 +87,7 @@ fn credential_row(row: &SqliteRow) -> Result<CredentialRow, sqlx::Error> {
     Ok(CredentialRow {
         id: id(row, "credential_id")?,
         source: row.try_get("source")?,
+        target: row.try_get("target")?,
         call_id: CallId(id(row, "call_id")?),
         handle: row.try_get("handle")?,
         created_at: from_nanos(row.try_get("created_at")?)?,
