@@ -101,3 +101,15 @@ async fn an_api_server_that_is_away_for_ten_seconds_under_load() {
     })
     .await;
 }
+
+/// The node is lost to the cluster: what runs there can be neither reached nor watched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_that_is_away_for_ten_seconds_under_load() {
+    let Some(cluster) = OwnCluster::start_new() else { return };
+    survives(&cluster.engine, || {
+        cluster.stop("kubelet");
+        std::thread::sleep(Duration::from_secs(10));
+        cluster.start("kubelet");
+    })
+    .await;
+}

@@ -309,3 +309,16 @@ async fn a_pool_at_ease_starts_one_at_a_time_and_one_in_need_all() {
     dispatcher.drain(SOON).await;
     assert!(engine.sandboxes().is_empty());
 }
+
+#[tokio::test]
+async fn a_warm_sandbox_that_gets_no_token_any_more_is_made_up_for() {
+    let (engine, ledger) = (Engine::new(Scenario::Unknown), Ledger::prompt());
+    let dispatcher = dispatcher_with(&engine, &ledger, SOON);
+    dispatcher.keep_warm(vec![warm(1)]);
+    holds(&dispatcher, 1).await;
+    engine.becomes(Scenario::Works);
+    dispatcher.run(order(), &Caller::default()).await.unwrap();
+    assert_eq!(engine.keys().len(), 1, "nothing was delivered to the first");
+    dispatcher.drain(SOON).await;
+    assert_eq!((engine.sandboxes().len(), ledger.open()), (0, 0));
+}

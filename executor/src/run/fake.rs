@@ -37,6 +37,8 @@ pub(crate) enum Scenario {
     Fails,
     /// What is started takes no invocation.
     Deaf,
+    /// What is started gets no token.
+    Unknown,
 }
 
 /// An engine whose sandboxes outlive this process.
@@ -144,6 +146,7 @@ impl Backend for Engine {
             id,
             runs_on: (scenario == Scenario::RunsOn).then(|| self.reached.clone()),
             deaf: scenario == Scenario::Deaf,
+            unknown: scenario == Scenario::Unknown,
             dies: self.dies.clone(),
             keys: self.keys.clone(),
         }))
@@ -168,6 +171,7 @@ struct Program {
     /// Told that it runs.
     runs_on: Option<Arc<Notify>>,
     deaf: bool,
+    unknown: bool,
     dies: Arc<Notify>,
     keys: Arc<Mutex<Vec<WireKey>>>,
 }
@@ -181,6 +185,11 @@ impl Sandbox for Program {
     async fn idle(&mut self) -> String {
         self.dies.notified().await;
         "it died".into()
+    }
+
+    async fn mint(&mut self, _: &Invocation) -> Result<(), StartError> {
+        let refused = || StartError::Refused { backend: BackendKind::Docker, detail: "nobody knows it".into() };
+        if self.unknown { Err(refused()) } else { Ok(()) }
     }
 
     async fn invoke(self: Box<Self>, invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
@@ -283,6 +292,8 @@ impl SandboxLedger for Ledger {
 pub(crate) struct Caller {
     pub(crate) cancel: CancellationToken,
     pub(crate) events: Mutex<Vec<Event>>,
+    /// Held until the sandbox is gone.
+    pub(crate) held: Arc<()>,
 }
 
 #[async_trait]
@@ -293,6 +304,10 @@ impl Host for Caller {
 
     fn canceled(&self) -> &CancellationToken {
         &self.cancel
+    }
+
+    fn tearing_down(&self) -> Box<dyn Send> {
+        Box::new(self.held.clone())
     }
 
     async fn delivering(&self) -> Result<(), LedgerError> {

@@ -71,3 +71,29 @@ async fn what_cannot_be_recorded_is_neither_started_nor_live() {
     assert!(dispatcher.live().is_empty() && engine.sandboxes().is_empty());
     assert_eq!(counted(&dispatcher), (0, 0, 0));
 }
+
+#[tokio::test]
+async fn what_a_call_holds_is_held_until_its_sandbox_is_gone() {
+    let (engine, ledger, caller) = (Engine::new(Scenario::RunsOn), Ledger::prompt(), Caller::default());
+    let dispatcher = dispatcher(&engine, &ledger);
+    let canceling = async {
+        engine.reached().await;
+        engine.becomes(Scenario::HoldsOn);
+        caller.cancel.cancel();
+    };
+    let (result, ()) = tokio::join!(dispatcher.run(order(), &caller), canceling);
+    assert!(matches!(result, Err(Failure::Run(RunError::Lost(_)))), "{result:?}");
+    assert_eq!(Arc::strong_count(&caller.held), 2, "it is answered, and its sandbox stands");
+    dispatcher.drain(SOON).await;
+    assert_eq!(Arc::strong_count(&caller.held), 1);
+}
+
+#[tokio::test]
+async fn a_cold_sandbox_that_gets_no_token_ends_its_call() {
+    let (engine, ledger) = (Engine::new(Scenario::Unknown), Ledger::prompt());
+    let dispatcher = dispatcher(&engine, &ledger);
+    let result = dispatcher.run(order(), &Caller::default()).await;
+    assert!(matches!(result, Err(Failure::Start(StartError::Refused { .. }))), "{result:?}");
+    dispatcher.drain(SOON).await;
+    assert_eq!((counted(&dispatcher), ledger.open(), engine.keys().len()), ((1, 1, 0), 0, 0));
+}
