@@ -1,7 +1,7 @@
 //! Credentials of calls: there while the call runs, scoped to it, gone after it, and nowhere to be read.
 
 mod cluster;
-mod database;
+pub(crate) mod database;
 mod vault;
 
 use std::time::Duration;
@@ -18,14 +18,19 @@ ENTRYPOINT ["sh", "-c", "printf '%s' \"$TOKEN\" | rev >&2; echo >&2; if [ -e /tm
 /// A gateway with the source `scoped`, whose tool `tell` gets it as a variable, and as a file too.
 fn gateway(engine: &Engine, name: &str, source: Value, uses: &str) -> Setup {
     let setup = Setup::new().container(engine, name, DOCKERFILE, "timeout: 20s");
-    let path = setup.dir.path().join("tools").join(name).join("tool.yaml");
-    let yaml = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, format!("{yaml}expose_logs: true\ncredentials:\n{uses}")).unwrap();
+    add(&setup, name, &format!("expose_logs: true\ncredentials:\n{uses}"));
     setup.set("/credentials", json!({"scoped": source}))
 }
 
+/// Adds lines to the end of a tool's `tool.yaml`.
+pub(crate) fn add(setup: &Setup, tool: &str, lines: &str) {
+    let path = setup.dir.path().join("tools").join(tool).join("tool.yaml");
+    let yaml = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{yaml}{lines}")).unwrap();
+}
+
 /// What `mayfly credential VERB` shows.
-fn credentials(mayfly: &Mayfly, verb: &str) -> Value {
+pub(crate) fn credentials(mayfly: &Mayfly, verb: &str) -> Value {
     let socket = mayfly.admin_socket();
     let (code, out, err) = cli(&["credential", verb, "-o", "json", "--socket", socket.to_str().unwrap()]);
     assert_eq!(code, 0, "{err}");

@@ -7,8 +7,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mayfly_tests::harness::busy::Busy;
+use mayfly_tests::harness::postgres::{PASSWORD, Postgres};
 use mayfly_tests::harness::{Agent, Engine, Kind, Setup, until};
 use serde_json::json;
+
+use crate::credentials::{self, database};
 
 /// After the last kill.
 const CLEAN_WITHIN: Duration = Duration::from_secs(30);
@@ -51,18 +54,25 @@ async fn kill_and_kill(engine: &Engine, kills: u64) {
     eprintln!("{:?}: MAYFLY_TEST_SEED={seed} MAYFLY_TEST_KILLS={kills}", engine.kind);
     let mut moments = fastrand::Rng::with_seed(seed);
     let secrets_before = secrets(engine);
-    let mut mayfly = setup(engine, WARM).start();
+    // Each call has a role of its own in a database.
+    let server = Postgres::start();
+    let setup = setup(engine, WARM).set("/credentials", json!({"scoped": database::source(&server)}));
+    for tool in ["orphan_warm", "orphan_cold"] {
+        credentials::add(&setup, tool, "credentials:\n  - {source: scoped, deliver: env, variable: TOKEN}\n");
+    }
+    let mut mayfly = setup.env("HARNESS_PASSWORD", PASSWORD).start();
     let ann = mayfly.agent("ann");
     let instance = mayfly.ledger().await.instance;
     mayfly.until_pools_are_full(MINUTE);
 
     let busy = Busy::start(ann.clone(), &[("orphan_warm", 4), ("orphan_cold", 2)]);
-    let (mut stood, mut last_kill) = (0, Instant::now());
+    let (mut stood, mut roles, mut last_kill) = (0, 0, Instant::now());
     for _ in 0..kills {
         tokio::time::sleep(Duration::from_millis(moments.u64(0..3000))).await;
         mayfly.kill();
         last_kill = Instant::now();
         stood += engine.sandboxes(&instance).len();
+        roles += server.roles().len();
         mayfly.launch();
         busy.moved(&mayfly);
     }
@@ -74,7 +84,8 @@ async fn kill_and_kill(engine: &Engine, kills: u64) {
         loop {
             let (there, ledger) = (engine.sandboxes(&instance), mayfly.ledger().await);
             left = there.symmetric_difference(&ledger.sandboxes).cloned().collect();
-            if left.is_empty() && there.len() == WARM as usize && mayfly.pools()[0]["idle"] == WARM {
+            let owed = server.roles().len();
+            if left.is_empty() && owed == 0 && there.len() == WARM as usize && mayfly.pools()[0]["idle"] == WARM {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -84,7 +95,8 @@ async fn kill_and_kill(engine: &Engine, kills: u64) {
     let took = last_kill.elapsed();
     assert!(
         in_time.is_ok(),
-        "{took:?} after the last of {kills} kills: {left:?} is on one side only, pools {}, {:?}",
+        "{took:?} after the last of {kills} kills: {left:?} is on one side only, roles {:?}, pools {}, {:?}",
+        server.roles(),
         mayfly.pools(),
         engine.standing(&instance)
     );
@@ -100,10 +112,12 @@ async fn kill_and_kill(engine: &Engine, kills: u64) {
     assert!(seen.answered.values().all(|state| state == "succeeded"), "{:?}", seen.answered.values().collect::<BTreeSet<_>>());
     // The pods of the dead hold their room for a while: a call that finds none on a small cluster says so.
     assert!(seen.problems.keys().all(|problem| problem.ends_with("/saturated")), "{:?}", seen.problems);
+    assert!(roles > 0, "no kill met a role");
+    assert_eq!(credentials::credentials(&mayfly, "leaked"), json!([]));
     assert_eq!(secrets(engine), secrets_before, "no Secret is left, and none is gone");
     until("the dead are buried", CLEAN_WITHIN, || zombies(mayfly.pid()) == 0);
     eprintln!(
-        "{:?}: {kills} kills, {} calls answered, {} interrupted, {} without room, {stood} sandboxes stood when it was killed; \
+        "{:?}: {kills} kills, {} calls answered, {} interrupted, {} without room, {stood} sandboxes and {roles} roles stood when it was killed; \
          {:.1} s after the last kill nothing was left but a full pool",
         engine.kind,
         seen.answered.len(),

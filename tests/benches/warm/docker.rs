@@ -17,23 +17,37 @@ const RUN: &str = "docker run --rm --network none";
 
 /// The figures, and the warm calls' latency.
 pub(crate) async fn compare(engine: &Engine) -> (Vec<Figure>, Quantiles) {
-    let mayfly = Setup::new().container(engine, "bench_warm", ECHO, &format!("timeout: 20s\n  warm: {POOL}")).start();
+    let pool = format!("timeout: 20s\n  warm: {POOL}");
+    // The second is given a secret of the vault as a variable.
+    let given = format!("{pool}\ncredentials: [{{source: bench, deliver: env, variable: TOKEN}}]");
+    let mayfly = Setup::new()
+        .container(engine, "bench_warm", ECHO, &pool)
+        .container(engine, "bench_given", ECHO, &given)
+        .set("/credentials", json!({"bench": {"kind": "static", "secret": "bench"}}))
+        .start();
+    mayfly.set_secret("bench", "a secret of the benchmark");
     let ann = mayfly.agent("ann");
-    // In turns, so that both meet the same machine.
-    let (mut warm, mut bare, mut traces) = (Vec::new(), Vec::new(), Vec::new());
+    // In turns, so that all meet the same machine.
+    let (mut warm, mut with_secret, mut bare, mut traces) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS + 3 {
         mayfly.until_pools_are_full(MINUTE);
         let (taken, id) = call(&ann, "bench_warm").await;
+        mayfly.until_pools_are_full(MINUTE);
+        let (given, _) = call(&ann, "bench_given").await;
         let theirs = docker_run();
         if round >= 3 {
             warm.push(taken);
+            with_secret.push(given);
             bare.push(theirs);
             traces.push(id);
         }
     }
     steps::print("Docker, warm", &ann, &traces).await;
-    let (warm, bare) = (Quantiles::micros(warm), Quantiles::micros(bare));
-    let mut figures = vec![Figure::new("Docker call, warm", "us", warm, (RUN, bare), Aim::RatioAtMost(1.0 / 80.0))];
+    let (warm, with_secret, bare) = (Quantiles::micros(warm), Quantiles::micros(with_secret), Quantiles::micros(bare));
+    let mut figures = vec![
+        Figure::new("Docker call, warm", "us", warm, (RUN, bare), Aim::RatioAtMost(1.0 / 80.0)),
+        Figure::new("Docker call, warm, with a secret", "us", with_secret, ("Docker call, warm", warm), Aim::RatioAtMost(1.2)),
+    ];
     drop(mayfly);
     figures.extend(under_load(engine, bare).await);
     figures.extend(room::per_warm_sandbox(engine).await);

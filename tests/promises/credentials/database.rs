@@ -7,7 +7,7 @@ use super::*;
 
 const USES: &str = "  - {source: scoped, deliver: env, variable: TOKEN}\n  - {source: scoped, field: password, deliver: file, path: /tmp/token}\n";
 
-fn source(server: &Postgres) -> Value {
+pub(crate) fn source(server: &Postgres) -> Value {
     json!({
         "kind": "postgres",
         "url": format!("postgres://mayfly@127.0.0.1:{}/shop", server.port),

@@ -104,6 +104,16 @@ impl Mayfly {
         });
     }
 
+    /// Stores a secret with the CLI.
+    pub fn set_secret(&self, name: &str, value: &str) {
+        let socket = self.admin_socket();
+        let file = self.dir().join("secret");
+        std::fs::write(&file, value).expect("a file");
+        let file = file.to_str().expect("UTF-8");
+        let (code, _, err) = cli(&["secret", "set", name, "--from-file", file, "--socket", socket.to_str().expect("UTF-8")]);
+        assert_eq!(code, 0, "{err}");
+    }
+
     /// Registers an agent with the CLI and gives its key.
     pub fn agent(&self, name: &str) -> Agent {
         let socket = self.admin_socket();
