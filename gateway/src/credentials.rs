@@ -43,6 +43,7 @@ use crate::live::LiveCall;
 use crate::policy::{Obligations, Permit};
 use crate::secrets::Secrets;
 use crate::store::{CredentialRow, Store};
+use crate::telemetry::Telemetry;
 
 use bounded::Bounded;
 use command::Command;
@@ -68,11 +69,12 @@ pub struct Credentials {
     revoker: Arc<Revoker>,
     /// What a credential lives beyond its call's timeout.
     beyond: Duration,
+    telemetry: Arc<Telemetry>,
 }
 
 impl Credentials {
     /// The sources of a configuration. Nothing is asked of any of them yet.
-    pub fn new(config: &Config, secrets: &Arc<Secrets>, store: Arc<Store>) -> Arc<Self> {
+    pub fn new(config: &Config, secrets: &Arc<Secrets>, store: Arc<Store>, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let hidden = config.secret_variables();
         let source = |source: &SourceConfig| match source.clone() {
             SourceConfig::Static { secret } => Box::new(Stored { secrets: secrets.clone(), name: secret }) as Box<dyn Source>,
@@ -88,8 +90,8 @@ impl Credentials {
         };
         let sources: BTreeMap<_, _> =
             config.credentials.iter().map(|(name, config)| (name.clone(), Bounded::new(source(config)))).collect();
-        let revoker = Revoker::new(sources.clone(), store.clone());
-        Arc::new(Self { sources, store, revoker, beyond: config.start_timeout * 2 + BEYOND })
+        let revoker = Revoker::new(sources.clone(), store.clone(), telemetry.clone());
+        Arc::new(Self { sources, store, revoker, beyond: config.start_timeout * 2 + BEYOND, telemetry })
     }
 
     /// What ends them.
@@ -132,6 +134,7 @@ impl Credentials {
 
     async fn one(&self, name: &str, permit: &Permit, call: &LiveCall) -> Result<(String, Option<Ticket>, Minted), CallError> {
         let minted = self.try_one(name, permit, call).await;
+        self.telemetry.metrics().minted(name, minted.is_ok());
         minted.map(|(ticket, minted)| (name.to_owned(), ticket, minted)).map_err(|error| {
             tracing::error!(call_id = %call.id, source = name, %error, "a credential could not be had");
             CallError::CredentialUnavailable(name.to_owned())

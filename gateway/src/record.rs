@@ -228,6 +228,7 @@ impl Record {
             call.trace.set(names::OUTPUT_TYPE, if inspected.result.is_string() { "text" } else { "json" });
             call.trace.set(names::OUTPUT_BYTES, i64::try_from(inspected.output_bytes).unwrap_or(i64::MAX));
         }
+        self.leaked.iter().for_each(|source| telemetry.metrics().written(source));
         call.trace.finish(!matches!(end, Ok(inspected) if !inspected.is_error));
         telemetry.keep(call.id, &call.trace);
         let (caller, tool, arguments) = (&*call.caller, self.tool.as_deref(), self.arguments.as_ref());

@@ -115,7 +115,7 @@ impl Serving {
         }
         let telemetry = Arc::new(Telemetry::from_env(log)?);
         let secrets = Secrets::open(&config.secrets, &config.data_dir, store.clone()).await?;
-        let credentials = Credentials::new(&config, &secrets, store.clone());
+        let credentials = Credentials::new(&config, &secrets, store.clone(), telemetry.clone());
         let dispatcher = engines::dispatcher(&config, &store).await?;
         // Before the sources are read: what is saved while the gateway starts is a change.
         let changes = watch::watch(Generation::sources(&config)).map_err(|error| ServeError::Watch(error.to_string()))?;

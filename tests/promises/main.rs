@@ -1,6 +1,7 @@
 //! The promises of Mayfly, each kept through the real doors of a real process. One file a promise.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod access;
 mod bad_input;
 mod calls;
 mod cancel;

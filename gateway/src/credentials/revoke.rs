@@ -20,6 +20,7 @@ use super::bounded::Bounded;
 use super::held::{Handle, Minting};
 use super::source::SourceError;
 use crate::store::{CredentialRow, Store, StoreError};
+use crate::telemetry::Telemetry;
 
 /// How long a minting that nobody waits for any more may go on.
 const LATE: Duration = Duration::from_secs(30);
@@ -43,14 +44,15 @@ pub struct Revoker {
     /// What failed: when it is tried next.
     next: Mutex<HashMap<Uuid, Instant>>,
     tasks: TaskTracker,
+    telemetry: Arc<Telemetry>,
     /// What has a row from before that is of an earlier process.
     since: OffsetDateTime,
 }
 
 impl Revoker {
-    pub(super) fn new(sources: BTreeMap<String, Arc<Bounded>>, store: Arc<Store>) -> Arc<Self> {
+    pub(super) fn new(sources: BTreeMap<String, Arc<Bounded>>, store: Arc<Store>, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let since = OffsetDateTime::now_utc();
-        Arc::new(Self { sources, store, owned: Mutex::default(), next: Mutex::default(), tasks: TaskTracker::new(), since })
+        Arc::new(Self { sources, store, owned: Mutex::default(), next: Mutex::default(), tasks: TaskTracker::new(), telemetry, since })
     }
 
     pub(super) fn own(&self, id: Uuid) {
@@ -107,6 +109,15 @@ impl Revoker {
         };
         let rounds: FuturesUnordered<_> = rows.iter().filter(is_due).map(|row| self.visit(row)).collect();
         rounds.collect::<()>().await;
+        self.tell().await;
+    }
+
+    /// Keeps the figure that alerts rest on.
+    async fn tell(&self) {
+        let Ok(leaked) = self.leaked().await else { return };
+        let mut owed = BTreeMap::new();
+        leaked.into_iter().for_each(|row| *owed.entry(row.source).or_default() += 1);
+        self.telemetry.metrics().owed(owed);
     }
 
     async fn visit(&self, row: &CredentialRow) {

@@ -154,7 +154,7 @@ impl Room {
         let telemetry = Arc::new(Telemetry::without_export(Log::to(std::io::sink(), true).unwrap()));
         let secrets = Secrets::open(&config.secrets, &config.data_dir, store.clone()).await.unwrap();
         let gateway = Arc::new(Gateway {
-            credentials: Credentials::new(&config, &secrets, store.clone()),
+            credentials: Credentials::new(&config, &secrets, store.clone(), telemetry.clone()),
             callers: Authenticator::open(&config.data_dir, store.clone()).await.unwrap(),
             generation: ArcSwap::from_pointee(Generation::load(&config).unwrap()),
             limits: Limits::new(LimitSettings::default()),

@@ -3,6 +3,7 @@
 //! Label values come from what is registered: agents, tools, and the enumerations in their schemas. What a caller merely
 //! claims is `_unknown`, so that nobody can make this grow.
 
+mod credentials;
 mod pools;
 mod sandboxes;
 
@@ -45,6 +46,7 @@ pub struct Metrics {
     sandboxes: Family<SandboxLabels, Gauge>,
     orphans: Counter,
     pools: pools::Pools,
+    credentials: credentials::Credentials,
     reload_failures: Counter,
     spans_dropped: Counter,
     scraping: Mutex<()>,
@@ -106,6 +108,7 @@ impl Metrics {
             sandboxes: enter(r, metric::SANDBOXES, "Sandboxes that exist", Family::default()),
             orphans: enter(r, metric::SANDBOX_ORPHANS, "Sandboxes that the reaper found without an owner", Counter::default()),
             pools: pools::Pools::new(r),
+            credentials: credentials::Credentials::new(r),
             reload_failures: enter(r, metric::RELOAD_FAILURES, "Changed tools or policies that were refused", Counter::default()),
             spans_dropped: enter(r, metric::SPANS_DROPPED, "Spans that were not exported", Counter::default()),
             scraping: Mutex::default(),

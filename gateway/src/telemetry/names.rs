@@ -131,6 +131,12 @@ pub mod metric {
     pub const SANDBOXES: &str = "mayfly_sandboxes";
     /// Shown as `mayfly_sandbox_orphans_total`.
     pub const SANDBOX_ORPHANS: &str = "mayfly_sandbox_orphans";
+    /// Shown as `mayfly_credentials_total{source,result}`.
+    pub const CREDENTIALS: &str = "mayfly_credentials";
+    /// `{source}`: alert on any.
+    pub const CREDENTIALS_OWED: &str = "mayfly_credentials_owed";
+    /// Shown as `mayfly_credentials_written_total{source}`.
+    pub const CREDENTIALS_WRITTEN: &str = "mayfly_credentials_written";
     /// Shown as `mayfly_reload_failures_total`.
     pub const RELOAD_FAILURES: &str = "mayfly_reload_failures";
     /// Shown as `mayfly_spans_dropped_total`.

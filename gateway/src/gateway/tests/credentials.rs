@@ -44,6 +44,8 @@ async fn a_call_is_given_its_credential_and_does_not_give_it_back() {
     let row = room.gateway.store.call(view.id).await.unwrap().unwrap();
     let github = ["github".to_owned()];
     assert_eq!((&row.intent.credentials[..], &row.outcome.unwrap().leaked[..]), (&github[..], &github[..]));
+    let figures = room.gateway.telemetry.metrics().render();
+    assert!(figures.contains("mayfly_credentials_written_total{source=\"github\"} 1"), "{figures}");
     let spans = format!("{:?}", room.gateway.telemetry.recent(view.id).unwrap());
     assert!(spans.contains("\"mint\"") && spans.contains("mayfly.credentials.leaked") && !spans.contains("canary"), "{spans}");
     for file in std::fs::read_dir(room.folder.path().join("data")).unwrap() {
@@ -119,8 +121,12 @@ async fn what_could_not_be_revoked_is_told_until_it_is() {
         assert_eq!(revoker.leaked().await.unwrap()[0].attempts, 4, "what failed rests");
     }
     std::fs::write(open, "").unwrap();
+    let figures = || room.gateway.telemetry.metrics().render();
+    assert!(figures().contains("mayfly_credentials_owed{source=\"github\"} 1"), "{}", figures());
+    assert!(figures().contains("mayfly_credentials_total{source=\"github\",result=\"unavailable\"} 1"), "{}", figures());
     revoker.wake();
     revoker.sweep().await;
+    assert!(!figures().contains("mayfly_credentials_owed{"), "{}", figures());
     assert_eq!(revoker.leaked().await.unwrap(), []);
 }
 
@@ -153,7 +159,7 @@ async fn what_a_source_made_that_leads_elsewhere_now_stays_owed_until_it_is_forg
     let SourceConfig::Command { command, .. } = command("exit 1", "").unwrap() else { unreachable!() };
     let mut config = Config::default();
     config.credentials.insert("github".into(), SourceConfig::Command { command, revoke: vec!["/bin/true".into()] });
-    let other = Credentials::new(&config, &room.secrets, room.gateway.store.clone());
+    let other = Credentials::new(&config, &room.secrets, room.gateway.store.clone(), room.gateway.telemetry.clone());
     other.revoker().sweep().await;
     let owed = other.revoker().leaked().await.unwrap();
     assert!(owed.len() == 1 && owed[0].error.as_deref().unwrap().contains("credential forget"), "{owed:?}");
