@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mayfly_tests::harness::{Agent, Engine, Mayfly, Setup, until};
+use mayfly_tests::harness::{Agent, Engine, Mayfly, Setup, cli, until};
 use serde_json::json;
 
 const CANARY: &str = "canary-51c0de";
@@ -59,4 +59,29 @@ async fn nothing_of_a_call_is_in_the_engine_and_a_killed_gateway_leaves_nothing(
     let canceled = ann.send(ann.request("DELETE", &format!("/v1/calls/{id}"))).await;
     assert_eq!(canceled.body["state"], "canceled", "{canceled:?}");
     until("a canceled call leaves nothing", PATIENCE, || standing().is_empty());
+}
+
+/// What `tool new` writes can be built and tried as it says, on an engine whose builder is the classic one too.
+#[test]
+fn a_new_tool_is_built_and_tried_as_it_says() {
+    if Engine::docker().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tool = dir.path().join("newcomer");
+    let tool = tool.to_str().unwrap();
+    let run = |args: &[&str]| {
+        let (code, out, err) = cli(args);
+        assert_eq!(code, 0, "{args:?}: {out}{err}");
+        out
+    };
+    run(&["tool", "new", tool, "--kind", "docker"]);
+    let file = dir.path().join("newcomer/Dockerfile");
+    let dockerfile = std::fs::read_to_string(&file).unwrap();
+    // The one image that is on this machine without a registry.
+    let base = dockerfile.lines().find(|line| line.starts_with("FROM ")).unwrap();
+    std::fs::write(&file, dockerfile.replace(base, "FROM debian:bookworm-slim")).unwrap();
+    run(&["tool", "check", tool]);
+    run(&["tool", "build", tool]);
+    assert_eq!(run(&["tool", "run", tool, "--arg", "name=World"]).trim(), r#"{"text":"hello, World"}"#);
 }
