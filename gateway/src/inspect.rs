@@ -112,8 +112,7 @@ fn success(tool: &Tool, obligations: &Obligations, redactor: &Redactor, report: 
     let mut result = parse(&report.stdout).map_err(|()| CallError::OutputRejected("it is not UTF-8".into()))?;
     // First: what is wrong with a result may name a part of it.
     redactor.value(&mut result);
-    tool.check_output(&result)
-        .map_err(|place| CallError::OutputRejected(format!("it does not fit the tool's output schema: {place}")))?;
+    tool.check_output(&result).map_err(CallError::OutputRejected)?;
     rows_fit(tool, obligations, &result, Rows::Required).map_err(CallError::OutputRejected)?;
     Ok(result)
 }
