@@ -361,13 +361,6 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
 
-    /// The variables of the environment that hold secrets of the gateway's own.
-    pub fn secret_variables(&self) -> Vec<String> {
-        let keys = [&self.secrets.master_key, &self.secrets.previous_master_key].into_iter().flatten();
-        let of_keys = keys.filter_map(|key| if let KeySource::Environment(name) = key { Some(name.clone()) } else { None });
-        of_keys.chain(self.credentials.values().flat_map(SourceConfig::secret_variables)).collect()
-    }
-
     /// Where the administration socket is.
     pub fn admin_socket(&self) -> PathBuf {
         self.admin_socket.clone().unwrap_or_else(|| self.data_dir.join("admin.sock"))
