@@ -26,7 +26,7 @@ pub use trace::{CallTrace, SpanGuard};
 pub use traceparent::TraceParent;
 
 use crate::call::CallId;
-use crate::gateway::SpanView;
+use crate::view::SpanView;
 use export::Exporter;
 use recent::Recent;
 use settings::Settings;

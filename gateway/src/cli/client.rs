@@ -15,7 +15,7 @@ use url::Url;
 
 use super::{Exit, Failure};
 use crate::call::{CallState, CallView};
-use crate::gateway::SpanView;
+use crate::view::SpanView;
 use crate::http::problem::Problem;
 
 /// Longest answer taken from a gateway.

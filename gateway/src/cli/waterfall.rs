@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use crate::gateway::SpanView;
+use crate::view::SpanView;
 
 /// Width of a duration: `123456.78 ms`.
 const DURATION: usize = 12;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::trace::CallTrace;
 use crate::call::CallId;
-use crate::gateway::SpanView;
+use crate::view::SpanView;
 
 /// How many traces are kept.
 pub(super) const MAX_TRACES: usize = 1_000;

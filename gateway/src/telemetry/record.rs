@@ -9,7 +9,7 @@ use opentelemetry::{Array, InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::names;
-use crate::gateway::SpanView;
+use crate::view::SpanView;
 
 /// Most attributes of one span.
 const MAX_ATTRIBUTES: usize = 48;

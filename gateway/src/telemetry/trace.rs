@@ -27,7 +27,7 @@ use super::adopt;
 use super::export::Exporter;
 use super::record::{Origin, Record};
 use super::traceparent::TraceParent;
-use crate::gateway::SpanView;
+use crate::view::SpanView;
 
 /// Most spans of one trace, those from the sandbox included.
 pub(super) const MAX_SPANS: usize = 256;
