@@ -127,7 +127,8 @@ async fn the_tool_stands_on_the_isolation_floor() {
         "Seccomp: 2",
         // Nothing that PID 1 holds off is held off for the tool.
         "SigBlk: 0000000000000000",
-        "Max core file size 0 0 bytes",
+        // None, not even where the kernel would pipe them to a program.
+        "Max core file size 1 1 bytes",
         "Max open files 4096 4096 files",
         "Max file size 9437184 9437184 bytes",
         "1000",

@@ -15,8 +15,8 @@ use url::Url;
 
 use super::{Exit, Failure};
 use crate::call::{CallState, CallView};
-use crate::view::SpanView;
 use crate::http::problem::Problem;
+use crate::view::SpanView;
 
 /// Longest answer taken from a gateway.
 const MAX_ANSWER: usize = 64 << 20;

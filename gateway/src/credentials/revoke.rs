@@ -52,7 +52,15 @@ pub struct Revoker {
 impl Revoker {
     pub(super) fn new(sources: BTreeMap<String, Arc<Bounded>>, store: Arc<Store>, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let since = OffsetDateTime::now_utc();
-        Arc::new(Self { sources, store, owned: Mutex::default(), next: Mutex::default(), tasks: TaskTracker::new(), telemetry, since })
+        Arc::new(Self {
+            sources,
+            store,
+            owned: Mutex::default(),
+            next: Mutex::default(),
+            tasks: TaskTracker::new(),
+            telemetry,
+            since,
+        })
     }
 
     pub(super) fn own(&self, id: Uuid) {

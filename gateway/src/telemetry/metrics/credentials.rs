@@ -32,8 +32,18 @@ impl Credentials {
     pub(super) fn new(registry: &mut Registry) -> Self {
         Self {
             minted: enter(registry, metric::CREDENTIALS, "Credentials that calls asked for", Family::default()),
-            owed: enter(registry, metric::CREDENTIALS_OWED, "Credentials that should be gone and are not known to be", Family::default()),
-            written: enter(registry, metric::CREDENTIALS_WRITTEN, "Calls whose tool wrote a credential of theirs", Family::default()),
+            owed: enter(
+                registry,
+                metric::CREDENTIALS_OWED,
+                "Credentials that should be gone and are not known to be",
+                Family::default(),
+            ),
+            written: enter(
+                registry,
+                metric::CREDENTIALS_WRITTEN,
+                "Calls whose tool wrote a credential of theirs",
+                Family::default(),
+            ),
         }
     }
 }
