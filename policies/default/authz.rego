@@ -6,8 +6,9 @@
 #   obligations  what the call has to keep to. They can only make it tighter.
 #   visible      the tools this agent sees at all.
 #
-# What it is asked is `input`: agent_id, user, actors, task_id, tool, version, tier, action, resource, arguments, environment,
-# time, hour, weekday, and what a tool's `policy_input` lifts to the top. See one with its answer:
+# What it is asked is `input`: agent_id, user, actors, task_id, tool, version, tier, action, resource, arguments, credentials (the
+# sources of those that the tool's calls are given), environment, time, hour, weekday, and what a tool's `policy_input` lifts to the
+# top. See one with its answer:
 #
 #   mayfly policy eval --policy policies/default --input policies/default/example.json
 #
@@ -136,7 +137,7 @@ in_production if {
 # --- What a call has to keep to --------------------------------------------------------------------------------------------
 
 # Straight from the grant: "obligations": {"timeout": "5s", "output_limit": "64Ki", "row_cap": 100, "egress":
-# ["example.com:443"], "isolation": "container"}. One that Mayfly does not know, or cannot enforce for the tool, is a no.
+# ["example.com:443"], "credentials": ["github"], "isolation": "container"}. One that Mayfly does not know, or cannot enforce for the tool, is a no.
 obligations := grant.obligations
 
 # --- What an agent sees ----------------------------------------------------------------------------------------------------

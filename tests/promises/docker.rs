@@ -83,5 +83,6 @@ fn a_new_tool_is_built_and_tried_as_it_says() {
     std::fs::write(&file, dockerfile.replace(base, "FROM debian:bookworm-slim")).unwrap();
     run(&["tool", "check", tool]);
     run(&["tool", "build", tool]);
-    assert_eq!(run(&["tool", "run", tool, "--arg", "name=World"]).trim(), r#"{"text":"hello, World"}"#);
+    let tried: serde_json::Value = serde_json::from_str(&run(&["tool", "run", tool, "--arg", "name=World"])).unwrap();
+    assert_eq!(tried, json!({"text": "hello, World"}));
 }

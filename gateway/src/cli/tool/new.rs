@@ -1,7 +1,8 @@
 //! `mayfly tool new`: a folder that passes the check and builds as it was made.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use time::{Duration, OffsetDateTime};
@@ -75,7 +76,11 @@ fn write(dir: &Path, name: &str, kind: Kind) -> std::io::Result<()> {
     for (path, text) in template {
         let path = dir.join(path);
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::write(path, text.replace("NAME", name).replace("REVIEW_BY", &review_by))?;
+        let text = text.replace("NAME", name).replace("REVIEW_BY", &review_by);
+        // A script keeps its mode in an image, and the tool's user has to be able to run it.
+        let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
+        fs::write(&path, text)?;
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
     Ok(())
 }
