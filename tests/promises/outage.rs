@@ -35,7 +35,14 @@ async fn survives(engine: &Engine, outage: impl FnOnce()) {
     let long = ann.start("outage_long", json!({"text": "x"})).await;
     assert_eq!(long.status, 202, "{long:?}");
     let long = long.body["id"].as_str().unwrap().to_owned();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Its sandbox has it, however long the start took beside the load.
+    let given = async {
+        while !mayfly.ledger().await.delivered.contains(&long) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), given).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let before = busy.seen();
     tokio::task::block_in_place(outage);
     tokio::time::sleep(Duration::from_secs(15)).await;

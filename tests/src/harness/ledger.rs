@@ -16,6 +16,8 @@ pub struct Ledger {
     pub sandboxes: BTreeSet<String>,
     /// How many calls are in which state.
     pub calls: BTreeMap<String, u64>,
+    /// The open calls whose invocation has begun to leave.
+    pub delivered: BTreeSet<String>,
 }
 
 impl Ledger {
@@ -40,11 +42,14 @@ impl Mayfly {
         let open: Vec<Vec<u8>> = sqlx::query_scalar("SELECT sandbox_id FROM sandboxes").fetch_all(&mut *of).await.expect("rows");
         let calls: Vec<(String, i64)> =
             sqlx::query_as("SELECT state, count(*) FROM calls GROUP BY state").fetch_all(&mut *of).await.expect("rows");
+        let delivered = "SELECT call_id FROM calls WHERE finished_at IS NULL AND delivered = 1";
+        let delivered: Vec<Vec<u8>> = sqlx::query_scalar(delivered).fetch_all(&mut *of).await.expect("rows");
         let id = |bytes: Vec<u8>| uuid::Uuid::from_slice(&bytes).expect("an id").to_string();
         Ledger {
             instance: instance.expect("an instance"),
             sandboxes: open.into_iter().map(id).collect(),
             calls: calls.into_iter().map(|(state, count)| (state, count.unsigned_abs())).collect(),
+            delivered: delivered.into_iter().map(id).collect(),
         }
     }
 }
