@@ -1,6 +1,7 @@
 //! The two traits every kind of sandbox implements, and the two that the gateway implements for them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::egress::Wall;
 use crate::error::{BackendError, LedgerError, RunError, StartError};
 use crate::spec::{BackendKind, SandboxSpec};
 use crate::wire::{Invocation, Progress, Report};
@@ -123,6 +125,11 @@ pub trait Host: Send + Sync {
 
     /// Resolves when the call is to end early.
     fn canceled(&self) -> &CancellationToken;
+
+    /// What the call may connect to; `None`: nothing.
+    fn wall(&self) -> Option<Arc<Wall>> {
+        None
+    }
 
     /// The sandbox's end begins. What is returned is dropped when it is gone, which may be after the answer.
     fn tearing_down(&self) -> Box<dyn Send> {

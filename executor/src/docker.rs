@@ -87,7 +87,7 @@ impl Backend for DockerBackend {
         let image = self.sources.check(&self.engine, spec).await?;
         let body = container_request(spec, &image, id, self.instance, SystemTime::now() + spec.life)
             .map_err(|detail| StartError::Refused { backend: BackendKind::Docker, detail })?;
-        let started = sandbox::start(&self.engine, id, body).await;
+        let started = sandbox::start(&self.engine, id, spec, body).await;
         if let Err(StartError::SourceMissing { .. }) = &started {
             self.sources.forget(&image);
         }

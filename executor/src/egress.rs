@@ -3,25 +3,91 @@
 //! # Flow
 //! listed? -> resolve once -> every address admitted? -> connect to exactly these
 //!
+//! A [`Wall`] is all of it for one call: its list, what is added to its requests, its bounds, and what it has reached. Components
+//! send requests through it (`wasm::http`); the connections of container tools arrive in [`serve`], over the wall's own stream.
+//!
 //! # Guarantees
 //! Names are compared as written in the list; addresses that a name resolves to are refused unless they are on the public
 //! Internet or the list has them as addresses. One refused answer refuses them all: a name that points both outwards and
 //! inwards is either a mistake or an attack. What is connected to is what was looked at: nothing is resolved twice.
 
+mod contact;
+mod http;
+mod inject;
+mod io;
+mod list;
+mod metered;
+mod path;
 mod public;
+mod raw;
+mod serve;
+mod sniff;
+mod spans;
 mod target;
+mod wall;
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
-use tokio::net::TcpStream;
 
-use crate::spec::{Destination, Reach};
-use public::is_public;
+use crate::spec::ByteSize;
+pub use contact::Contact;
+pub use inject::Injection;
+pub(crate) use list::List;
+#[cfg(feature = "wasm")]
+pub(crate) use metered::Stream;
+pub use path::Pattern;
+pub(crate) use serve::serve;
+pub(crate) use spans::Begun;
+#[cfg(feature = "wasm")]
+pub(crate) use spans::RequestSpan;
 pub(crate) use target::Target;
+pub use wall::{Terms, Wall};
 
-/// Why a request does not leave.
+/// Bounds of what one call may do outside. Its deadline bounds all of it besides.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most connections, all of the call's together, those that were refused by their destination included.
+    pub connections: u32,
+    /// Most bytes, both ways and all connections together.
+    pub bytes: ByteSize,
+    /// Longest time until a connection stands, and once more for TLS.
+    pub connect_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 1000, bytes: ByteSize(1 << 30), connect_timeout: Duration::from_secs(10) }
+    }
+}
+
+/// TLS as the wall speaks it: ring, the roots that browsers trust, and those of the PEM files' contents in `more`.
+///
+/// # Errors
+/// A sentence, when one of them holds no certificate that can be a root.
+pub fn trust(more: &[Vec<u8>]) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
+    for pem in more {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        let certificates = certificates.map_err(|error| format!("it is no PEM: {error}"))?;
+        if certificates.is_empty() {
+            return Err("it holds no certificate".into());
+        }
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| format!("one of its certificates cannot be a root: {error}"))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// Why a request or a connection does not leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum Refusal {
     #[error("the URL is not http(s)://host[:port]/...")]
@@ -36,135 +102,29 @@ pub(crate) enum Refusal {
     Refused,
     #[error("it cannot be reached")]
     Unreachable,
-}
-
-/// What one call may connect to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct List(pub(crate) BTreeSet<Reach>);
-
-impl List {
-    /// Whether it has this destination.
-    pub(crate) fn permit(&self, destination: &Destination) -> Result<(), Refusal> {
-        if self.0.iter().any(|reach| reach.has(destination)) { Ok(()) } else { Err(Refusal::NotListed) }
-    }
-
-    /// The addresses to connect to, all of them admitted.
-    pub(crate) fn admit(&self, answers: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Refusal> {
-        if answers.is_empty() {
-            return Err(Refusal::NoAddress);
-        }
-        let listed = |answer: &SocketAddr| self.0.iter().any(|reach| reach.has_address(answer.ip(), answer.port()));
-        if answers.iter().all(|answer| is_public(answer.ip()) || listed(answer)) {
-            Ok(answers)
-        } else {
-            Err(Refusal::AddressNotListed)
-        }
-    }
-
-    /// Connects to a destination, if it may be.
-    pub(crate) async fn dial(&self, destination: &Destination) -> Result<TcpStream, Refusal> {
-        self.permit(destination)?;
-        let answers = match destination.address() {
-            Some(address) => vec![SocketAddr::new(address, destination.port)],
-            None => match tokio::net::lookup_host((destination.host.as_str(), destination.port)).await {
-                Ok(answers) => answers.collect(),
-                Err(_) => return Err(Refusal::NoAddress),
-            },
-        };
-        let admitted = self.admit(answers)?;
-        let stream = TcpStream::connect(admitted.as_slice()).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => Refusal::Refused,
-            _ => Refusal::Unreachable,
-        })?;
-        // A small request must not wait for the answer to the one before.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
-    }
+    #[error("it did not answer in time")]
+    Late,
+    #[error("it did not answer as HTTP does")]
+    NoAnswer,
+    #[error("it does not speak TLS with us")]
+    Tls,
+    #[error("its certificate is not one that we trust")]
+    Certificate,
+    #[error("the call has no more connections")]
+    TooMany,
+    #[error("what was said first may be anything, a name that is not listed included")]
+    Unclear,
+    #[error("the name in `Host` or in the TLS greeting is not the one that was connected to")]
+    Misdirected,
+    #[error("a credential is added there, and only to what can be seen: speak plain HTTP to it, the gateway speaks TLS")]
+    PlainOnly,
+    #[error("the method is not forwarded")]
+    Method,
+    #[error("the path can be read in two ways; write it without empty segments and encoded slashes")]
+    Path,
+    #[error("the credential cannot be a header")]
+    Credential,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn list(entries: &[&str]) -> List {
-        List(entries.iter().map(|entry| entry.parse().unwrap()).collect())
-    }
-    #[test]
-    fn an_answer_inside_is_refused() {
-        for inside in [
-            "0.0.0.0",
-            "0.1.2.3",
-            "10.1.2.3",
-            "100.64.0.1",
-            "100.100.100.200",
-            "127.0.0.1",
-            "127.9.9.9",
-            "169.254.169.254",
-            "168.63.129.16",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.0.0.8",
-            "192.0.2.1",
-            "192.88.99.1",
-            "192.168.0.1",
-            "198.18.0.1",
-            "198.51.100.1",
-            "203.0.113.9",
-            "224.0.0.1",
-            "240.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::ffff:8.8.8.8",
-            "::ffff:127.0.0.1",
-            "::8.8.8.8",
-            "64:ff9b::7f00:1",
-            "64:ff9b::a9fe:a9fe",
-            "64:ff9b:1::1",
-            "100::1",
-            "2001::1",
-            "2001:db8::1",
-            "2002:7f00:1::",
-            "3fff::1",
-            "fc00::1",
-            "fd00:ec2::254",
-            "fe80::1",
-            "fec0::1",
-            "ff02::1",
-        ] {
-            let answer = SocketAddr::new(inside.parse().unwrap(), 443);
-            assert_eq!(
-                list(&["name.example:443", "*.example.com:443"]).admit(vec![answer]),
-                Err(Refusal::AddressNotListed),
-                "{inside}"
-            );
-        }
-        for outside in ["8.8.8.8", "100.63.0.1", "100.128.0.1", "172.15.0.1", "172.32.0.1", "2606:4700::1", "64:ff9b::808:808"] {
-            assert!(list(&[]).admit(vec![SocketAddr::new(outside.parse().unwrap(), 443)]).is_ok(), "{outside}");
-        }
-    }
-
-    #[test]
-    fn an_address_inside_is_reached_only_if_listed_literally_with_its_port() {
-        let answer = SocketAddr::from(([127, 0, 0, 1], 8080));
-        assert_eq!(list(&["127.0.0.1:8080"]).admit(vec![answer]), Ok(vec![answer]));
-        assert_eq!(
-            list(&["127.0.0.1:8081", "localhost:8080", "127.0.0.0/8:80"]).admit(vec![answer]),
-            Err(Refusal::AddressNotListed)
-        );
-    }
-
-    #[test]
-    fn one_answer_inside_refuses_them_all() {
-        let answers = vec![SocketAddr::from(([8, 8, 8, 8], 443)), SocketAddr::from(([10, 0, 0, 1], 443))];
-        assert_eq!(list(&["name.example:443"]).admit(answers), Err(Refusal::AddressNotListed));
-        assert_eq!(list(&["name.example:443"]).admit(vec![]), Err(Refusal::NoAddress));
-    }
-
-    #[test]
-    fn a_network_that_is_listed_has_its_addresses_whatever_name_led_there() {
-        let answer = SocketAddr::from(([10, 1, 2, 3], 5432));
-        assert_eq!(list(&["db.internal:5432", "10.1.0.0/16:5432"]).admit(vec![answer]), Ok(vec![answer]));
-        assert_eq!(list(&["db.internal:5432", "10.2.0.0/16:5432"]).admit(vec![answer]), Err(Refusal::AddressNotListed));
-    }
-}
+mod tests;

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::codec::FramedRead;
 use tokio_util::codec::length_delimited::{LengthDelimitedCodec, LengthDelimitedCodecError};
+use tokio_util::sync::PollSender;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::seal::{OVERHEAD, Seal, SealError};
@@ -203,6 +204,14 @@ impl<T> Outbox<T> {
     /// When the stream has no writer any more.
     pub async fn send(&self, frame: T) -> Result<(), Closed> {
         self.0.send(frame).await.map_err(|_| Closed)
+    }
+
+    /// The same for who sends as a stream has room.
+    pub(crate) fn sink(&self) -> PollSender<T>
+    where
+        T: Send + 'static,
+    {
+        PollSender::new(self.0.clone())
     }
 
     /// Queues a frame if there is room: for what may be lost.

@@ -11,14 +11,15 @@ pub mod frame;
 pub mod pid1;
 pub mod seal;
 pub mod spec;
+pub mod tunnel;
 pub mod wire;
 
 #[cfg(feature = "dispatch")]
 mod backend;
 #[cfg(feature = "dispatch")]
 pub mod conformance;
-#[cfg(feature = "wasm")]
-mod egress;
+#[cfg(feature = "dispatch")]
+pub mod egress;
 #[cfg(any(feature = "docker", feature = "kubernetes"))]
 mod labels;
 #[cfg(feature = "dispatch")]

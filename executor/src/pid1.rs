@@ -4,6 +4,8 @@
 //! harden -> hello -> one invocation -> accepted -> the tool runs -> everything is killed and reaped -> report -> exit
 //!
 //! # Guarantees
+//! - What the tool may reach outside, it reaches through this process: it listens on the sandbox's loopback, and carries each
+//!   connection in its frames.
 //! - The tool is a child with three pipes of its own. It cannot read this process's memory, files or environment, nor write to
 //!   its streams, nor end it: PID 1 is not dumpable, its streams are closed on exec, and the kernel shields it from signals.
 //! - Whatever happens, this process ends: at the end of its life, at the gateway's silence, when its stream ends. The kernel then
@@ -18,6 +20,7 @@ mod call;
 mod cgroup;
 mod command;
 mod exec;
+mod faces;
 mod files;
 mod launch;
 mod output;

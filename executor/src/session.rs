@@ -2,7 +2,7 @@
 //!
 //! # Flow
 //! `Hello` each way -> (a `Ping` each way every [`PING`], while it waits) -> `Invocation` -> `Accepted` ->
-//! (`Progress` | `Log` | `Output`)* -> `Report`, with a `Ping` each way every [`PING`].
+//! (`Progress` | `Log` | `Output` | `Tunnel`)* -> `Report`, with a `Ping` each way every [`PING`].
 //!
 //! # Guarantees
 //! - [`RunError::NotDelivered`] only where the executor cannot have read the invocation. Everything later may have run.
@@ -16,14 +16,18 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::OptionFuture;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
+use crate::egress;
 use crate::error::RunError;
 use crate::frame::{FrameError, FrameReader, FrameWriter, Outbox, PING, SILENCE, pump};
 use crate::seal::{Direction, Seal};
 use crate::spec::ByteSize;
+use crate::tunnel::{Carrier, Inlet};
 use crate::wire::{self, FromExecutor, Invocation, MAX_SPANS, PROTOCOL, Progress, Report, STDERR_TAIL, ToExecutor};
 use crate::{Event, Host};
 
@@ -114,17 +118,28 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
     /// As the module says. What the engine knows beyond (an OOM kill, an exit code) is for the caller to add.
     pub async fn run(mut self, invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
         let (key, limit) = (invocation.key.clone(), invocation.output_limit);
+        let wall = invocation.faces.as_ref().and_then(|_| host.wall());
         self.deliver(invocation).await?;
         self.answered().await?;
         self.writer.seal(Seal::new(&key, Direction::ToExecutor));
         self.reader.seal(Seal::new(&key, Direction::FromExecutor));
         let (outbox, queue) = Outbox::new();
-        let mut conversation = pin!(Conversation::new(self.clocks, outbox, limit, host).run(&mut self.reader));
-        tokio::select! {
-            result = &mut conversation => result,
-            // An executor that reported and left may break our writing: what it sent is still to be read.
-            _ = pump(queue, &mut self.writer) => conversation.await,
-        }
+        let tunnel = wall.map(|wall| (Carrier::over(&outbox, |chunk| ToExecutor::Tunnel { chunk }), wall));
+        let (inlet, tunnel) = tunnel.map(|((inlet, carrier), wall)| (inlet, (carrier, wall))).unzip();
+        let over = CancellationToken::new();
+        let talking = async {
+            let mut conversation = pin!(Conversation::new(self.clocks, outbox, limit, inlet, host).run(&mut self.reader));
+            let result = tokio::select! {
+                result = &mut conversation => result,
+                // An executor that reported and left may break our writing: what it sent is still to be read.
+                _ = pump(queue, &mut self.writer) => conversation.await,
+            };
+            over.cancel();
+            result
+        };
+        let connecting = OptionFuture::from(tunnel.map(|(carrier, wall)| egress::serve(carrier, wall, &over)));
+        let (result, _) = tokio::join!(talking, connecting);
+        result
     }
 
     async fn deliver(&mut self, invocation: Invocation) -> Result<(), RunError> {
@@ -158,6 +173,8 @@ struct Conversation<'a> {
     clocks: Clocks,
     outbox: Outbox<ToExecutor>,
     limit: ByteSize,
+    /// Where what its connections carry goes, where it may have any.
+    inlet: Option<Inlet>,
     host: &'a dyn Host,
     accepted: bool,
     stdout: BytesMut,
@@ -165,8 +182,14 @@ struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    fn new(clocks: Clocks, outbox: Outbox<ToExecutor>, limit: ByteSize, host: &'a dyn Host) -> Self {
-        Self { clocks, outbox, limit, host, accepted: false, stdout: BytesMut::new(), lines: 0 }
+    fn new(
+        clocks: Clocks,
+        outbox: Outbox<ToExecutor>,
+        limit: ByteSize,
+        inlet: Option<Inlet>,
+        host: &'a dyn Host,
+    ) -> Self {
+        Self { clocks, outbox, limit, inlet, host, accepted: false, stdout: BytesMut::new(), lines: 0 }
     }
 
     async fn run<R: AsyncRead + Unpin>(mut self, reader: &mut FrameReader<R, FromExecutor>) -> Result<Report, RunError> {
@@ -214,6 +237,7 @@ impl<'a> Conversation<'a> {
             FromExecutor::Progress(progress) => self.line(bounded_progress(progress).map(Event::Progress)),
             FromExecutor::Log { line } => self.line(Some(Event::Log(wire::clip(&line).to_owned()))),
             FromExecutor::Output { chunk } => self.output(&chunk)?,
+            FromExecutor::Tunnel { chunk } => self.tunnel(chunk)?,
             FromExecutor::Report(report) => return self.finish(report).map(Some),
         }
         Ok(None)
@@ -224,6 +248,11 @@ impl<'a> Conversation<'a> {
         if let Some(event) = event.filter(|_| self.lines <= MAX_LINES) {
             self.host.observe(event);
         }
+    }
+
+    fn tunnel(&self, chunk: Bytes) -> Result<(), RunError> {
+        let inlet = self.inlet.as_ref().ok_or_else(out_of_order)?;
+        inlet.push(chunk).map_err(|_| RunError::Protocol("more from its connections than they were given room for".into()))
     }
 
     fn output(&mut self, chunk: &Bytes) -> Result<(), RunError> {

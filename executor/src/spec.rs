@@ -4,9 +4,10 @@
 //! interchangeable sandboxes and its digest can key a pool. What belongs to one call travels in the
 //! [`Invocation`](crate::wire::Invocation).
 
+mod loopback;
 mod reach;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "dispatch")]
+pub(crate) use loopback::loopbacks;
 pub use reach::{Destination, Reach};
 
 /// Where sandboxes come from.
@@ -175,6 +178,9 @@ pub struct SandboxSpec {
     pub scratch: ByteSize,
     /// Host folders shown read-only (containers).
     pub mounts: Vec<Mount>,
+    /// Where its tool may ever connect to, through the wall (containers). Their names are known in there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub network: BTreeSet<Reach>,
     /// The longest the sandbox may exist, whatever happens. A sandbox past it is anyone's to destroy.
     pub life: Duration,
 }

@@ -20,7 +20,6 @@ mod live;
 mod metered;
 mod program;
 mod sandbox;
-mod spans;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -31,7 +30,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use rustls::ClientConfig;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -80,9 +78,6 @@ pub enum SetupError {
     /// The epoch thread does not start.
     #[error("the thread that interrupts wasm guests does not start")]
     Ticker(#[source] std::io::Error),
-    /// TLS does not work.
-    #[error("TLS for wasm guests cannot be set up")]
-    Tls(#[source] rustls::Error),
 }
 
 /// Runs WASI programs in this process.
@@ -100,7 +95,6 @@ pub struct WasmBackend {
 struct Shared {
     engine: Engine,
     live: Arc<Live>,
-    tls: Arc<ClientConfig>,
     http: HttpLimits,
     _ticker: Ticker,
 }
@@ -119,7 +113,6 @@ impl WasmBackend {
         let programs = Programs::new(&engine, artefacts).map_err(refused)?;
         let shared = Shared {
             live: Arc::default(),
-            tls: http::tls_config().map_err(SetupError::Tls)?,
             http: config.http,
             _ticker: Ticker::start(engine.clone()).map_err(SetupError::Ticker)?,
             engine,

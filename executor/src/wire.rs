@@ -5,16 +5,17 @@
 //! [`Report`] by value. A protocol change that an older executor would misread changes [`PROTOCOL`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::spec::{ByteSize, Reach};
+use crate::spec::{ByteSize, Destination};
 
 /// Version of the frames. An executor that greets with another is refused before delivery.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 
 /// The key that seals every frame after the invocation. Fresh for each call, wiped when dropped, never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -57,12 +58,42 @@ pub struct Invocation {
     pub timeout: Duration,
     /// Most bytes of standard output; one more ends the tool with [`Exit::OutputLimit`].
     pub output_limit: ByteSize,
-    /// Whether the tool may open internet sockets at all. The backend says: a container without a network of its own may.
-    pub inet: bool,
-    /// Where this call may connect to; only ever a subset of what the tool lists.
-    pub egress: BTreeSet<Reach>,
+    /// Which sockets the tool may open. The backend says: it knows what network its sandboxes have.
+    pub sockets: Sockets,
+    /// Where the tool finds the outside, if it may reach any of it (containers).
+    pub faces: Option<Faces>,
     /// W3C `traceparent` of the `tool.run` span.
     pub traceparent: String,
+}
+
+/// Which sockets a tool may open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sockets {
+    /// Those that cannot leave the sandbox whatever network it has: Unix sockets.
+    #[default]
+    Unix,
+    /// Internet sockets too: the sandbox has no network but its loopback.
+    Internet,
+}
+
+/// The wall's faces inside a sandbox: addresses of its loopback behind which the gateway connects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Faces {
+    /// An HTTP proxy (RFC 9110, 7.3 and 9.3.6).
+    pub proxy: SocketAddrV4,
+    /// A connection to each of these is one to its destination.
+    pub direct: BTreeMap<SocketAddrV4, Destination>,
+}
+
+/// Which face a connection came to: what the executor writes ahead of its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Opening {
+    /// The proxy.
+    Proxy,
+    /// The one for this destination.
+    Direct(Destination),
 }
 
 /// The value of a variable that a call brings along. Wiped when dropped, never printed.
@@ -282,6 +313,11 @@ pub enum FromExecutor {
         /// The bytes.
         chunk: Bytes,
     },
+    /// What the tool's connections carry; see [`crate::tunnel`].
+    Tunnel {
+        /// The bytes.
+        chunk: Bytes,
+    },
     /// The end. Nothing of the call runs any more. Its `stdout` is empty: it went ahead in `Output` frames.
     Report(Report),
     /// Sign of life.
@@ -300,6 +336,11 @@ pub enum ToExecutor {
     },
     /// Run this.
     Invocation(Invocation),
+    /// What the tool's connections carry; see [`crate::tunnel`].
+    Tunnel {
+        /// The bytes.
+        chunk: Bytes,
+    },
     /// Kill the tool and report.
     Cancel,
     /// Sign of life. Before the invocation, each is answered with one.
@@ -329,10 +370,10 @@ mod tests {
             stdin: Bytes::from_static(b"canary"),
             environment: BTreeMap::from([("TOKEN".into(), SecretText::new("canary"))]),
             files: vec![SecretFile::new("/tmp/token", b"canary".to_vec())],
-            inet: false,
+            sockets: Sockets::Unix,
             timeout: Duration::ZERO,
             output_limit: ByteSize(1),
-            egress: BTreeSet::new(),
+            faces: None,
             traceparent: String::new(),
         };
         let shown = format!(

@@ -44,6 +44,7 @@ async fn it_passes_the_conformance_suite() {
         pids: 1,
         scratch: ByteSize(0),
         mounts: vec![],
+        network: std::collections::BTreeSet::new(),
         life: Duration::from_secs(120),
     };
     let config = WasmConfig::new(folder.path().join("modules"), InstanceId(uuid::Uuid::now_v7()));

@@ -81,6 +81,7 @@ async fn ours(config: WasmConfig, folder: &std::path::Path, module: &[u8]) -> Qu
         pids: 1,
         scratch: ByteSize(0),
         mounts: vec![],
+        network: std::collections::BTreeSet::new(),
         life: Duration::from_secs(60),
     };
     let backend = WasmBackend::new(config).unwrap();

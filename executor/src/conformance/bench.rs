@@ -187,10 +187,10 @@ impl<'a> Bench<'a> {
             stdin: call.stdin,
             environment: call.environment.into_iter().map(|(name, value)| (name, SecretText::new(value))).collect(),
             files: Vec::new(),
-            inet: false,
+            sockets: crate::wire::Sockets::Unix,
             timeout: call.timeout,
             output_limit: call.output_limit,
-            egress: BTreeSet::new(),
+            faces: None,
             traceparent: TRACEPARENT.to_owned(),
         };
         let host = Recorder { cancel_when_accepted: call.cancel, ..Recorder::default() };

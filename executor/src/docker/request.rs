@@ -21,6 +21,8 @@ const OOM_SCORE: i64 = 500;
 /// The shared memory that programs expect to find, at most.
 const SHARED_MEMORY: u64 = 64 << 20;
 const MAX_FILES: i64 = 4096;
+/// The lowest port that anybody may listen on.
+const UNPRIVILEGED_PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
 
 /// The name of a sandbox's container, which exists before the container does.
 pub fn container_name(id: SandboxId) -> String {
@@ -70,6 +72,9 @@ fn host_config(spec: &SandboxSpec) -> Result<HostConfig, String> {
         // Seccomp is left to the engine's default profile, and an engine without one is refused.
         security_opt: Some(vec!["no-new-privileges:true".into()]),
         network_mode: Some("none".into()),
+        extra_hosts: Some(names(spec)),
+        // Whoever listens for the tool there is nobody in particular. Most engines have it so.
+        sysctls: (!spec.network.is_empty()).then(|| HashMap::from([(UNPRIVILEGED_PORTS.into(), "0".into())])),
         ipc_mode: Some("private".into()),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         memory: Some(memory),
@@ -89,6 +94,11 @@ fn host_config(spec: &SandboxSpec) -> Result<HostConfig, String> {
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         ..HostConfig::default()
     })
+}
+
+/// What the tool finds behind the names that it may connect to.
+fn names(spec: &SandboxSpec) -> Vec<String> {
+    spec::loopbacks(&spec.network).into_iter().map(|(name, address)| format!("{name}:{address}")).collect()
 }
 
 fn bind(mount: &spec::Mount) -> Result<Mount, String> {
@@ -136,6 +146,7 @@ mod tests {
             pids: 64,
             scratch: ByteSize::mebibytes(16),
             mounts: vec![spec::Mount { source: "/srv/repo".into(), target: "/repo".into() }],
+            network: ["api.example.com:443", "*.example.com:443"].iter().map(|entry| entry.parse().unwrap()).collect(),
             life: Duration::from_secs(90),
         }
     }

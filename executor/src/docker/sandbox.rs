@@ -1,5 +1,6 @@
 //! One container, from its creation to its report.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use super::source::missing;
 use crate::error::{RunError, StartError};
 use crate::pid1;
 use crate::session::Session;
-use crate::wire::{Invocation, Report};
+use crate::spec::{Reach, SandboxSpec};
+use crate::wire::{Invocation, Report, Sockets};
 use crate::{BackendKind, Host, Sandbox, SandboxId};
 
 /// How long the engine may take to notice that a container whose stream ended is dead.
@@ -39,6 +41,8 @@ pub(super) struct DockerSandbox {
     id: SandboxId,
     container: Container,
     session: Session<Read, Write>,
+    /// What its names were made for.
+    network: BTreeSet<Reach>,
 }
 
 /// What is left to ask when a stream ended without the word that was waited for.
@@ -50,7 +54,12 @@ struct Container {
 
 /// Creates, attaches and starts a container, in this order: nothing that it says is missed. What was created when this fails, or
 /// is dropped, is destroyed under its id.
-pub(super) async fn start(engine: &Engine, id: SandboxId, body: ContainerCreateBody) -> Result<DockerSandbox, StartError> {
+pub(super) async fn start(
+    engine: &Engine,
+    id: SandboxId,
+    spec: &SandboxSpec,
+    body: ContainerCreateBody,
+) -> Result<DockerSandbox, StartError> {
     let docker = engine.docker().await?;
     let name = container_name(id);
     let reference = body.image.clone().unwrap_or_default();
@@ -67,7 +76,7 @@ pub(super) async fn start(engine: &Engine, id: SandboxId, body: ContainerCreateB
     let last_words = Arc::new(Mutex::new(Vec::new()));
     let container = Container { docker: docker.clone(), name, last_words: last_words.clone() };
     match Session::greet(standard_output(output, last_words), input).await {
-        Ok(session) => Ok(DockerSandbox { id, container, session }),
+        Ok(session) => Ok(DockerSandbox { id, container, session, network: spec.network.clone() }),
         Err(why) => {
             let detail = format!("{why}{}", container.end().await.words);
             Err(StartError::Refused { backend: BackendKind::Docker, detail })
@@ -109,9 +118,10 @@ impl Sandbox for DockerSandbox {
     }
 
     async fn invoke(self: Box<Self>, mut invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
-        let Self { container, session, .. } = *self;
+        let Self { container, session, network, .. } = *self;
         // Its network namespace has nothing but a loopback.
-        invocation.inet = true;
+        invocation.sockets = Sockets::Internet;
+        invocation.faces = host.wall().and_then(|wall| wall.faces(&network));
         match session.run(invocation, host).await {
             Err(RunError::Lost(why)) => Err(container.lost(why).await),
             result => result,

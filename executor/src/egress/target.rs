@@ -48,14 +48,16 @@ impl Target {
         Ok(Self { destination: Destination { host, port }, tls })
     }
 
+    /// Its host as an authority has it.
+    pub(super) fn without_port(&self) -> String {
+        let whole = self.destination.to_string();
+        whole.strip_suffix(&format!(":{}", self.destination.port)).map_or_else(|| whole.clone(), str::to_owned)
+    }
+
     /// The `Host` header (RFC 9110, 7.2).
     pub(crate) fn host_header(&self) -> String {
         let default = if self.tls { 443 } else { 80 };
-        let whole = self.destination.to_string();
-        if self.destination.port != default {
-            return whole;
-        }
-        whole.strip_suffix(&format!(":{default}")).map_or_else(|| whole.clone(), str::to_owned)
+        if self.destination.port == default { self.without_port() } else { self.destination.to_string() }
     }
 }
 

@@ -193,6 +193,7 @@ mod tests {
             pids: 64,
             scratch: ByteSize::mebibytes(16),
             mounts: vec![],
+            network: std::collections::BTreeSet::new(),
             life: Duration::from_secs(90),
         }
     }

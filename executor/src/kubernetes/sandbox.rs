@@ -20,7 +20,7 @@ use crate::backend::REPORT_GRACE;
 use crate::error::{RunError, StartError};
 use crate::session::{Session, Ungreeted};
 use crate::spec::{SandboxSpec, Source};
-use crate::wire::{Invocation, Report, SecretFile};
+use crate::wire::{Invocation, Report, SecretFile, Sockets};
 use crate::{BackendKind, Host, Sandbox, SandboxId};
 
 /// How long the kubelet may take to tell that a pod whose stream ended is dead.
@@ -187,7 +187,7 @@ impl Sandbox for KubernetesSandbox {
     async fn invoke(self: Box<Self>, mut invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
         let Self { pod, service_account, files, attached: Attached { session, _stream, broken }, .. } = *self;
         // Without an account there is nothing for it to reach.
-        invocation.inet = service_account.is_some();
+        invocation.sockets = if service_account.is_some() { Sockets::Internet } else { Sockets::Unix };
         invocation.files.extend(files);
         if broken.clone().now_or_never().is_some() {
             return Err(RunError::NotDelivered("its stream broke".into()));

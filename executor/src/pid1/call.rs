@@ -12,14 +12,17 @@ use tokio::net::unix::pipe;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::cgroup::{Counters, Growth};
 use super::exec::Program;
+use super::faces::Faces;
 use super::files;
 use super::launch::{self, Launcher, Tool};
 use super::output::{self, Tail};
 use super::reap::Reaper;
 use crate::frame::Outbox;
+use crate::tunnel::Carrier;
 use crate::wire::{Exit, FromExecutor, Invocation, Report, Resource, Span};
 
 /// How long the gateway has to take what is left in the pipes once the tool is dead.
@@ -35,6 +38,8 @@ pub(super) struct Call {
     pub(super) deadline: Instant,
     pub(super) cancel: CancellationToken,
     pub(super) outbox: Outbox<FromExecutor>,
+    /// What its connections are carried by, where it may have any.
+    pub(super) carrier: Option<Carrier>,
 }
 
 /// Why the tool is over.
@@ -57,7 +62,15 @@ impl Call {
         let mut spans = Spans::default();
         let mut reaper = Reaper::new()?;
         let started = spans.begin();
-        let launched = self.launch(launcher).await;
+        // Closed when it is dropped, which is before the report.
+        let mut faces = None;
+        let launched = match self.open() {
+            Ok(listening) => {
+                faces = listening;
+                self.launch(launcher).await
+            }
+            Err(why) => Ok(Err(why)),
+        };
         spans.end("process.start", started, !matches!(launched, Ok(Ok(_))));
         let running = spans.begin();
         let outcome = match launched {
@@ -71,7 +84,15 @@ impl Call {
                 Outcome::new(Cause::Deadline)
             }
         };
+        drop(faces);
         Ok(outcome.report(&Counters::read().since(before), launch::scratch_is_full(), spans.0))
+    }
+
+    /// Opens the way out, before there is anybody to take it.
+    fn open(&mut self) -> Result<Option<AbortOnDropHandle<()>>, String> {
+        let (Some(faces), Some(carrier)) = (&self.invocation.faces, self.carrier.take()) else { return Ok(None) };
+        let listening = Faces::open(faces)?;
+        Ok(Some(AbortOnDropHandle::new(tokio::spawn(listening.serve(carrier)))))
     }
 
     /// Hands the call's credentials over. From here on the tool has them, and this process does not.
@@ -81,9 +102,10 @@ impl Call {
             return Ok(Err(why));
         }
         let image = take(&mut self.image_environment);
-        let environment = launch::environment(image, &self.invocation.traceparent, environment);
+        let proxy = self.invocation.faces.as_ref().map(|faces| faces.proxy);
+        let environment = launch::environment(image, &self.invocation.traceparent, proxy, environment);
         let argv = if self.invocation.command.is_empty() { &mut self.argv } else { &mut self.invocation.command };
-        let program = Program { argv: take(argv), environment, inet: self.invocation.inet };
+        let program = Program { argv: take(argv), environment, sockets: self.invocation.sockets };
         timeout_at(self.deadline, launcher.launch(&program)).await
     }
 

@@ -20,7 +20,7 @@ use rustix::stdio;
 use serde::{Deserialize, Serialize};
 
 use super::launch::SCRATCH;
-use crate::wire::SecretText;
+use crate::wire::{SecretText, Sockets};
 
 /// What the tool is: all that is known only when its call comes.
 #[derive(Serialize, Deserialize)]
@@ -29,8 +29,8 @@ pub(super) struct Program {
     pub(super) argv: Vec<String>,
     /// All of its environment.
     pub(super) environment: BTreeMap<String, SecretText>,
-    /// Whether it may open internet sockets.
-    pub(super) inet: bool,
+    /// Which sockets it may open.
+    pub(super) sockets: Sockets,
 }
 
 /// As a limit on core dumps, 1 stands for none at all: with 0, a kernel that pipes them to a program still does, and that program may
@@ -62,8 +62,9 @@ fn become_tool(parent: &OwnedFd, processes: Option<u64>) -> io::Error {
         stdio::dup2_stdin(stdin)?;
         stdio::dup2_stdout(stdout)?;
         stdio::dup2_stderr(stderr)?;
-        if !program.inet {
-            inside.stay()?;
+        match program.sockets {
+            Sockets::Unix => inside.stay()?,
+            Sockets::Internet => {}
         }
         Ok(program)
     });

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -27,6 +28,10 @@ use crate::wire::SecretText;
 /// is writable.
 const ENVIRONMENT: [(&str, &str); 2] =
     [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")];
+/// Where programs look for a proxy, in both spellings that there are of each.
+const PROXY: [&str; 6] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
+/// And for what not to ask it for: what a tool talks to itself about.
+const NOT_PROXIED: [(&str, &str); 2] = [("NO_PROXY", "localhost,127.0.0.0/8,::1"), ("no_proxy", "localhost,127.0.0.0/8,::1")];
 /// The one writable folder.
 pub(super) const SCRATCH: &str = "/tmp";
 /// Longest sentence about a tool that could not be started.
@@ -44,11 +49,16 @@ pub(super) struct Tool {
 pub(super) fn environment(
     image: impl IntoIterator<Item = (String, String)>,
     traceparent: &str,
+    proxy: Option<SocketAddrV4>,
     invocation: BTreeMap<String, SecretText>,
 ) -> BTreeMap<String, SecretText> {
     let ours = [("HOME", SCRATCH), ("TMPDIR", SCRATCH), ("TRACEPARENT", traceparent)];
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    let known = ENVIRONMENT.map(owned).into_iter().chain(image).chain(ours.map(owned));
+    let proxied = proxy.into_iter().flat_map(|at| {
+        let at = format!("http://{at}");
+        PROXY.map(|name| (name.to_owned(), at.clone())).into_iter().chain(NOT_PROXIED.map(owned))
+    });
+    let known = ENVIRONMENT.map(owned).into_iter().chain(image).chain(ours.map(owned)).chain(proxied);
     known.map(|(name, value)| (name, SecretText::new(value))).chain(invocation).collect()
 }
 
@@ -165,6 +175,7 @@ pub(super) fn scratch_is_full() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Sockets;
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -178,7 +189,7 @@ mod tests {
     fn the_environment_is_ours_then_the_images_then_the_calls() {
         let image = map(&[("PATH", "/opt/bin"), ("HOME", "/root"), ("PYTHONPATH", "/app")]);
         let call = secret(&map(&[("MODE", "fast"), ("LANG", "de")]));
-        let found = environment(image, "00-1-2-01", call);
+        let found = environment(image, "00-1-2-01", None, call);
         let expected = [
             ("PATH", "/opt/bin"),
             ("LANG", "de"),
@@ -196,7 +207,7 @@ mod tests {
         let (pid, argv) = (Pid::INIT, vec!["true".to_owned()]);
         let launch = async |argv: &[String], environment: &[(&str, &str)]| {
             let (socket, _gone) = UnixStream::pair().unwrap();
-            let program = Program { argv: argv.to_vec(), environment: secret(&map(environment)), inet: true };
+            let program = Program { argv: argv.to_vec(), environment: secret(&map(environment)), sockets: Sockets::Internet };
             Launcher { pid, socket }.launch(&program).await
         };
         assert!(launch(&[], &[]).await.is_err());

@@ -14,7 +14,8 @@ use super::launch::Launcher;
 use super::streams::{Input, Output};
 use crate::frame::{FrameReader, FrameWriter, Outbox, PING, SILENCE, pump};
 use crate::seal::{Direction, Seal};
-use crate::wire::{FromExecutor, Invocation, PROTOCOL, ToExecutor};
+use crate::tunnel::{Carrier, Inlet};
+use crate::wire::{FromExecutor, Invocation, PROTOCOL, Sockets, ToExecutor};
 
 /// How long it waits to be greeted. The greeting comes right after the start, or, where a gateway has to attach to what runs
 /// already, as soon as it has seen it run.
@@ -70,7 +71,7 @@ async fn wait(reader: &mut Reader, writer: &mut Writer, end_of_life: Instant) ->
             Ok(Ok(Some(ToExecutor::Hello { .. }))) => FromExecutor::Hello { protocol: PROTOCOL },
             Ok(Ok(Some(ToExecutor::Ping))) => FromExecutor::Ping,
             Ok(Ok(Some(ToExecutor::Invocation(invocation)))) => return Ok(invocation),
-            Ok(Ok(Some(ToExecutor::Cancel))) => return Err(before("canceled before it was invoked")),
+            Ok(Ok(Some(ToExecutor::Cancel | ToExecutor::Tunnel { .. }))) => return Err(before("canceled before it was invoked")),
             Ok(Ok(None)) => return Err(before("the gateway left")),
             Ok(Err(error)) => return Err(before(error)),
             Err(_) if Instant::now() >= end_of_life => return Err(before("nobody wanted it in its life")),
@@ -93,11 +94,14 @@ async fn converse(
 ) -> Result<(), Ended> {
     let cancel = CancellationToken::new();
     let (outbox, queue) = Outbox::new();
-    let cluster = if invocation.inet { &CLUSTER[..] } else { &[] };
+    let cluster = if invocation.sockets == Sockets::Internet { &CLUSTER[..] } else { &[] };
     let kept = options.keep.iter().map(String::as_str).chain(cluster.iter().copied());
     let image_environment = kept.filter_map(|name| Some((name.to_owned(), env::var(name).ok()?))).collect();
+    let carried = invocation.faces.as_ref().map(|_| Carrier::over(&outbox, |chunk| FromExecutor::Tunnel { chunk }));
+    let (inlet, carrier) = carried.unzip();
+    let (argv, cancel_call, outbox_call) = (options.argv, cancel.clone(), outbox.clone());
     let call =
-        Call { invocation, argv: options.argv, image_environment, deadline, cancel: cancel.clone(), outbox: outbox.clone() };
+        Call { invocation, argv, image_environment, deadline, cancel: cancel_call, outbox: outbox_call, carrier };
     let calling = async {
         let report = tokio::select! {
             report = call.run(launcher) => report.map_err(after)?,
@@ -110,12 +114,12 @@ async fn converse(
     };
     let pumping = async { pump(queue, &mut writer).await.map_err(after) };
     tokio::select! {
-        why = listen(&mut reader, &cancel) => return Err(after(why)),
+        why = listen(&mut reader, &cancel, inlet.as_ref()) => return Err(after(why)),
         done = async { tokio::try_join!(calling, pumping) } => drop(done?),
     }
     // What was written is not yet read, and an engine may drop what its container leaves behind: the gateway closes the stream
     // when it has the report.
-    let _ = timeout(PARTING, listen(&mut reader, &cancel)).await;
+    let _ = timeout(PARTING, listen(&mut reader, &cancel, inlet.as_ref())).await;
     Ok(())
 }
 
@@ -130,11 +134,20 @@ async fn beat<T>(outbox: Outbox<FromExecutor>) -> T {
 }
 
 /// Takes what the gateway says until there is a reason to end.
-async fn listen<R: AsyncRead + Unpin>(reader: &mut FrameReader<R, ToExecutor>, cancel: &CancellationToken) -> String {
+async fn listen<R: AsyncRead + Unpin>(
+    reader: &mut FrameReader<R, ToExecutor>,
+    cancel: &CancellationToken,
+    inlet: Option<&Inlet>,
+) -> String {
     loop {
         match timeout(SILENCE, reader.next()).await {
             Ok(Ok(Some(ToExecutor::Ping))) => {}
             Ok(Ok(Some(ToExecutor::Cancel))) => cancel.cancel(),
+            Ok(Ok(Some(ToExecutor::Tunnel { chunk }))) => {
+                if inlet.is_none_or(|inlet| inlet.push(chunk).is_err()) {
+                    return "more for its connections than they take".into();
+                }
+            }
             Ok(Ok(Some(ToExecutor::Hello { .. } | ToExecutor::Invocation(_)))) => return "a second invocation".into(),
             Ok(Ok(None)) => return "the gateway left".into(),
             Ok(Err(error)) => return error.to_string(),

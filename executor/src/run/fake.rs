@@ -342,6 +342,7 @@ pub(crate) fn order() -> Order {
         pids: 32,
         scratch: ByteSize::mebibytes(8),
         mounts: vec![],
+        network: std::collections::BTreeSet::new(),
         life: Duration::from_secs(120),
     };
     let invocation = Invocation {
@@ -351,10 +352,10 @@ pub(crate) fn order() -> Order {
         stdin: Bytes::new(),
         environment: BTreeMap::new(),
         files: Vec::new(),
-        inet: false,
+        sockets: crate::wire::Sockets::Unix,
         timeout: Duration::from_secs(30),
         output_limit: ByteSize::mebibytes(1),
-        egress: BTreeSet::new(),
+        faces: None,
         traceparent: String::new(),
     };
     Order { spec, invocation }

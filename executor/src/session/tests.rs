@@ -75,10 +75,10 @@ fn invocation(stdin: usize) -> Invocation {
         stdin: vec![b' '; stdin].into(),
         environment: BTreeMap::new(),
         files: Vec::new(),
-        inet: false,
+        sockets: crate::wire::Sockets::Unix,
         timeout: Duration::from_secs(60),
         output_limit: ByteSize(100),
-        egress: BTreeSet::new(),
+        faces: None,
         traceparent: String::new(),
     }
 }

@@ -16,24 +16,15 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
-use parking_lot::Mutex;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_util::either::Either;
 use tokio_util::task::TaskTracker;
 use wasmtime_wasi_http::io::TokioIo;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::egress::{List, Refusal, Target};
-use crate::wire::Span;
+use crate::egress::{Refusal, RequestSpan, Stream, Target, Wall};
 
 use super::config::HttpLimits;
 use super::metered::Metered;
-use super::spans::RequestSpan;
 
 /// Largest head of a response.
 const HEAD_BUFFER: usize = 128 << 10;
@@ -42,57 +33,31 @@ const BODY_CHUNK: usize = 64 << 10;
 /// How long the connections of an ended call may take to be gone.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// TLS as every call uses it: ring, and the roots that browsers trust.
-pub(super) fn tls_config() -> Result<Arc<ClientConfig>, rustls::Error> {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
-}
-
 /// The hooks of one call. Without an [`Outgoing`] every request is refused.
 pub(super) struct Http(pub(super) Option<Arc<Outgoing>>);
 
 /// What one call's requests share.
 pub(super) struct Outgoing {
-    egress: List,
+    wall: Arc<Wall>,
     limits: HttpLimits,
-    tls: Arc<ClientConfig>,
     requests: AtomicU32,
     received: AtomicU64,
-    spans: Mutex<Vec<Span>>,
     running: TaskTracker,
 }
 
-type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 type Connection = http1::Connection<TokioIo<Stream>, WasiBody>;
 type Sent = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
 impl Outgoing {
-    pub(super) fn new(egress: List, limits: HttpLimits, tls: Arc<ClientConfig>) -> Arc<Self> {
-        Arc::new(Self {
-            egress,
-            limits,
-            tls,
-            requests: AtomicU32::new(0),
-            received: AtomicU64::new(0),
-            spans: Mutex::default(),
-            running: TaskTracker::new(),
-        })
+    pub(super) fn new(wall: Arc<Wall>, limits: HttpLimits) -> Arc<Self> {
+        let (requests, received) = (AtomicU32::new(0), AtomicU64::new(0));
+        Arc::new(Self { wall, limits, requests, received, running: TaskTracker::new() })
     }
 
-    /// Waits until no request runs any more (their tasks were aborted with the store), and gives their spans.
-    pub(super) async fn finish(&self) -> Vec<Span> {
+    /// Waits until no request runs any more: their tasks were aborted with the store.
+    pub(super) async fn finish(&self) {
         self.running.close();
         let _ = timeout(FAREWELL, self.running.wait()).await;
-        std::mem::take(&mut self.spans.lock())
-    }
-
-    pub(super) fn record(&self, span: Span) {
-        let mut spans = self.spans.lock();
-        if spans.len() < crate::wire::MAX_SPANS {
-            spans.push(span);
-        }
     }
 
     /// Counts `bytes` of a response, and says whether they are still within the call's bound.
@@ -107,7 +72,7 @@ impl Outgoing {
         request: Request<WasiBody>,
         options: RequestOptions,
     ) -> Result<(Response<WasiBody>, Sent), Error> {
-        let mut span = RequestSpan::begin(self.clone(), &request);
+        let mut span = RequestSpan::begin(self.wall.clone(), &request);
         let result = self.exchange(request, options, &mut span).await;
         match result {
             Ok((response, connection)) => {
@@ -123,7 +88,7 @@ impl Outgoing {
                 Ok((response, Box::new(rest)))
             }
             Err(error) => {
-                span.failed(&error);
+                span.failed(&error.to_string());
                 Err(error)
             }
         }
@@ -131,7 +96,7 @@ impl Outgoing {
 
     async fn exchange(
         &self,
-        request: Request<WasiBody>,
+        mut request: Request<WasiBody>,
         options: RequestOptions,
         span: &mut RequestSpan,
     ) -> Result<(Response<hyper::body::Incoming>, Option<Connection>), Error> {
@@ -142,11 +107,12 @@ impl Outgoing {
         if request.method() == Method::CONNECT {
             return Err(Error::HttpRequestMethodInvalid);
         }
-        let target = Target::of(request.uri()).map_err(refused)?;
-        span.leads_to(&target.destination);
-        self.egress.permit(&target.destination).map_err(refused)?;
+        let asked = Target::of(request.uri()).map_err(refused)?;
+        span.leads_to(&asked.destination);
+        let target = self.wall.lead(asked, &mut request).map_err(refused)?;
         let connecting = options.connect_timeout.unwrap_or(Duration::MAX).min(self.limits.connect_timeout);
-        let stream = timeout(connecting, self.connect(&target)).await.map_err(|_| Error::ConnectionTimeout)??;
+        let stream = timeout(connecting, self.wall.connect(&target)).await.map_err(|_| Error::ConnectionTimeout)?;
+        let stream = stream.map_err(refused)?;
         let request = addressed(request, &target)?;
         let mut http = http1::Builder::new();
         http.max_buf_size(HEAD_BUFFER);
@@ -165,18 +131,6 @@ impl Outgoing {
         })
         .await
         .map_err(|_| Error::ConnectionReadTimeout)?
-    }
-
-    async fn connect(&self, target: &Target) -> Result<Stream, Error> {
-        let stream = self.egress.dial(&target.destination).await.map_err(refused)?;
-        if !target.tls {
-            return Ok(Either::Left(stream));
-        }
-        let name = match target.destination.address() {
-            Some(address) => ServerName::IpAddress(address.into()),
-            None => ServerName::try_from(target.destination.host.clone()).map_err(|_| Error::HttpRequestUriInvalid)?,
-        };
-        TlsConnector::from(self.tls.clone()).connect(name, stream).await.map(Either::Right).map_err(|e| from_tls(&e))
     }
 }
 
@@ -210,22 +164,21 @@ fn addressed(mut request: Request<WasiBody>, target: &Target) -> Result<Request<
     Ok(request)
 }
 
-const fn refused(refusal: Refusal) -> Error {
+fn refused(refusal: Refusal) -> Error {
     match refusal {
-        Refusal::Malformed => Error::HttpRequestUriInvalid,
-        Refusal::NotListed => Error::HttpRequestDenied,
+        Refusal::Malformed | Refusal::Path => Error::HttpRequestUriInvalid,
+        Refusal::NotListed | Refusal::PlainOnly | Refusal::Misdirected | Refusal::Unclear => Error::HttpRequestDenied,
         Refusal::AddressNotListed => Error::DestinationIpProhibited,
         Refusal::NoAddress => Error::DestinationNotFound,
         Refusal::Refused => Error::ConnectionRefused,
         Refusal::Unreachable => Error::DestinationUnavailable,
-    }
-}
-
-fn from_tls(error: &std::io::Error) -> Error {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    match cause {
-        Some(rustls::Error::InvalidCertificate(_)) => Error::TlsCertificateError,
-        _ => Error::TlsProtocolError,
+        Refusal::Late => Error::ConnectionTimeout,
+        Refusal::NoAnswer => Error::HttpProtocolError,
+        Refusal::Certificate => Error::TlsCertificateError,
+        Refusal::Tls => Error::TlsProtocolError,
+        Refusal::TooMany => Error::ConnectionLimitReached,
+        Refusal::Method => Error::HttpRequestMethodInvalid,
+        Refusal::Credential => Error::InternalError(Some("the credential cannot be a header".to_owned())),
     }
 }
 

@@ -22,10 +22,10 @@ use tokio::time::Instant;
 use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
 
-use crate::egress::List;
+use crate::egress::Begun;
 use crate::error::RunError;
 use crate::spec::ByteSize;
-use crate::wire::{Exit, Invocation, MAX_SPANS, Report, Resource, Span, Usage, clip};
+use crate::wire::{Exit, Invocation, Report, Resource, Span, Usage, clip};
 use crate::{Event, Host, Sandbox, SandboxId};
 
 use super::Shared;
@@ -33,7 +33,6 @@ use super::guest::Guest;
 use super::http::{Http, Outgoing};
 use super::live::Listed;
 use super::program::{Program, first_line};
-use super::spans::Begun;
 use super::streams::Streams;
 
 /// The number that a trap reports as its signal.
@@ -90,11 +89,11 @@ impl WasmSandbox {
         let streams = Streams::new(invocation.output_limit.0);
         if let Some(detail) = not_expressible(&invocation) {
             let ended = Ended { result: Err(wasmtime::Error::msg(detail)), instantiated: None, cpu: Duration::ZERO };
-            return report(ended, begun, None, Vec::new(), streams, host);
+            return report(ended, begun, None, streams, host);
         }
         let now = Instant::now();
         let deadline = now.checked_add(invocation.timeout).unwrap_or(self.dies_at).min(self.dies_at);
-        let outgoing = self.outgoing(&invocation);
+        let outgoing = self.outgoing(host);
         let http = Http(outgoing.clone());
         let limits = (&streams, http, deadline);
         let mut store = Guest::store(&self.shared.engine, &invocation, &self.source, self.memory, limits);
@@ -103,17 +102,16 @@ impl WasmSandbox {
         let guest = store.into_data();
         let ceiling = (guest.ceiling().peak(), guest.ceiling().denied());
         drop(guest);
-        let requests = match outgoing {
-            Some(outgoing) => outgoing.finish().await,
-            None => Vec::new(),
-        };
-        report(ended, begun, Some(ceiling), requests, streams, host)
+        if let Some(outgoing) = outgoing {
+            outgoing.finish().await;
+        }
+        report(ended, begun, Some(ceiling), streams, host)
     }
 
     /// The call's way out, when it has one. Core modules have none: preview 1 knows no HTTP.
-    fn outgoing(&self, invocation: &Invocation) -> Option<Arc<Outgoing>> {
-        let has_http = matches!(*self.program, Program::Component(_)) && !invocation.egress.is_empty();
-        has_http.then(|| Outgoing::new(List(invocation.egress.clone()), self.shared.http, self.shared.tls.clone()))
+    fn outgoing(&self, host: &dyn Host) -> Option<Arc<Outgoing>> {
+        let wall = host.wall().filter(|wall| matches!(*self.program, Program::Component(_)) && !wall.is_closed())?;
+        Some(Outgoing::new(wall, self.shared.http))
     }
 
     async fn drive(
@@ -193,7 +191,6 @@ fn report(
     ended: Ended,
     begun: Begun,
     ceiling: Option<(usize, bool)>,
-    requests: Vec<Span>,
     streams: Streams,
     host: &dyn Host,
 ) -> Report {
@@ -213,7 +210,6 @@ fn report(
         std::collections::BTreeMap::new(),
         ended.instantiated.is_none(),
     );
-    let spans = std::iter::once(instantiation).chain(requests).take(MAX_SPANS);
     Report {
         exit,
         detail,
@@ -222,6 +218,6 @@ fn report(
         stderr_truncated: collected.stderr_truncated,
         exhausted,
         usage: Usage { cpu: ended.cpu, peak_memory: ceiling.map(|_| peak as u64) },
-        spans: (1..).zip(spans).map(|(id, span)| Span { id, ..span }).collect(),
+        spans: vec![Span { id: 1, ..instantiation }],
     }
 }

@@ -5,7 +5,7 @@ mod limits;
 mod network;
 mod programs;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{WasmBackend, WasmConfig};
+use crate::egress::Wall;
 use crate::error::LedgerError;
 use crate::spec::{ByteSize, SandboxSpec, Source};
 use crate::wire::{Invocation, Report, WireKey};
@@ -61,6 +62,7 @@ impl Room {
             pids: 1,
             scratch: ByteSize(0),
             mounts: vec![],
+            network: std::collections::BTreeSet::new(),
             life: Duration::from_secs(60),
         }
     }
@@ -110,10 +112,10 @@ fn call() -> Invocation {
         stdin: Bytes::new(),
         environment: BTreeMap::new(),
         files: Vec::new(),
-        inet: false,
+        sockets: crate::wire::Sockets::Unix,
         timeout: Duration::from_secs(20),
         output_limit: ByteSize(64 << 10),
-        egress: BTreeSet::new(),
+        faces: None,
         traceparent: String::new(),
     }
 }
@@ -127,10 +129,15 @@ fn call_within(timeout: Duration) -> Invocation {
 struct Listener {
     events: Mutex<Vec<Event>>,
     cancel: CancellationToken,
+    wall: Option<Arc<Wall>>,
 }
 
 #[async_trait]
 impl Host for Listener {
+    fn wall(&self) -> Option<Arc<Wall>> {
+        self.wall.clone()
+    }
+
     fn observe(&self, event: Event) {
         self.events.lock().push(event);
     }

@@ -1,6 +1,6 @@
 //! A backend on the engine of this machine, and ways to look behind it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -73,6 +73,7 @@ pub(crate) fn spec(image: &str) -> SandboxSpec {
         pids: 32,
         scratch: ByteSize::mebibytes(8),
         mounts: vec![],
+        network: std::collections::BTreeSet::new(),
         life: Duration::from_secs(120),
     }
 }
@@ -85,10 +86,10 @@ pub(crate) fn invocation(command: &[&str]) -> Invocation {
         stdin: b"{}".to_vec().into(),
         environment: BTreeMap::new(),
         files: Vec::new(),
-        inet: false,
+        sockets: mayfly_executor::wire::Sockets::Unix,
         timeout: Duration::from_secs(30),
         output_limit: ByteSize::mebibytes(1),
-        egress: BTreeSet::new(),
+        faces: None,
         traceparent: String::new(),
     }
 }

@@ -1,6 +1,5 @@
 //! HTTP: a component end to end, and our half of it against a server that misbehaves.
 
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,10 +14,11 @@ use tokio::net::TcpListener;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::super::config::{HttpLimits, WasmConfig};
-use super::super::http::{Http, Outgoing, tls_config};
-use super::{INSTANCE, Room, call, program};
-use crate::spec::{ByteSize, Reach};
-use crate::wire::{Exit, Invocation, Span};
+use super::super::http::{Http, Outgoing};
+use super::{INSTANCE, Listener, Room, call, program};
+use crate::egress::{Limits, Terms, Wall, trust};
+use crate::spec::ByteSize;
+use crate::wire::{Exit, Invocation, Report, Span};
 
 /// A server that gives everyone the same bytes, and counts and keeps what it was asked.
 struct Server {
@@ -63,8 +63,17 @@ fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
-fn egress(destinations: &[String]) -> BTreeSet<Reach> {
-    destinations.iter().map(|d| d.parse().unwrap()).collect()
+fn wall(destinations: &[String]) -> Arc<Wall> {
+    let terms = Terms { limits: Limits::default(), tls: trust(&[]).unwrap(), routes: std::collections::BTreeMap::new() };
+    Wall::new(destinations.iter().map(|d| d.parse().unwrap()).collect(), Vec::new(), terms)
+}
+
+/// One call that may reach these, and what its wall saw.
+async fn reach(room: &Room, text: &str, listed: &[String], invocation: Invocation) -> (Report, Vec<Span>) {
+    let wall = wall(listed);
+    let host = Listener { wall: Some(wall.clone()), ..Listener::default() };
+    let report = room.run_spec(&room.spec(text), invocation, &host).await;
+    (report, wall.take_spans())
 }
 
 fn asking(authority: &str) -> String {
@@ -82,12 +91,11 @@ async fn a_component_reaches_what_its_call_lists_and_its_trace_shows_it() {
     let room = Room::new();
     let server = Server::that_says(answer("204 No Content", "", "")).await;
     let listed = server.at("127.0.0.1");
-    let report = room.run_with(&asking(&listed), Invocation { egress: egress(std::slice::from_ref(&listed)), ..call() }).await;
+    let (report, spans) = reach(&room, &asking(&listed), std::slice::from_ref(&listed), call()).await;
     assert_eq!((report.exit, report.detail), (Exit::Code(0), None));
     assert!(server.last.lock().starts_with("GET /start?secret=1 HTTP/1.1\r\n"));
     assert!(server.last.lock().contains(&format!("host: {listed}\r\n")));
-    let [instantiation, request] = &report.spans[..] else { panic!("{:?}", report.spans) };
-    assert_ne!(instantiation.id, request.id);
+    let [request] = &spans[..] else { panic!("{spans:?}") };
     assert_eq!((request.name.as_str(), request.error), ("HTTP GET", false));
     assert_eq!(attribute(request, "server.address"), Some("127.0.0.1"));
     assert_eq!(attribute(request, "server.port"), Some(server.port.to_string().as_str()));
@@ -108,19 +116,15 @@ async fn a_component_does_not_reach_what_its_call_does_not_list() {
         (&literal, vec![name.clone()], Some("denied")),
     ];
     for (authority, listed, why) in cases {
-        let report = room.run_with(&asking(authority), Invocation { egress: egress(&listed), ..call() }).await;
+        let (report, spans) = reach(&room, &asking(authority), &listed, call()).await;
         assert_eq!(report.exit, Exit::Code(1), "{authority} {listed:?}");
-        let error = report.spans.get(1).and_then(|span| attribute(span, "error.type"));
+        let error = spans.first().and_then(|span| attribute(span, "error.type"));
         assert_eq!(error.is_some(), why.is_some());
         assert!(error.unwrap_or_default().contains(why.unwrap_or_default()), "{error:?}");
     }
     assert_eq!(server.asked(), 0);
-    let both = egress(&[name.clone(), literal]);
-    assert_eq!(
-        room.run_with(&asking(&name), Invocation { egress: both, ..call() }).await.exit,
-        Exit::Code(0),
-        "its address is listed too"
-    );
+    let both = [name.clone(), literal];
+    assert_eq!(reach(&room, &asking(&name), &both, call()).await.0.exit, Exit::Code(0), "its address is listed too");
 }
 
 #[tokio::test]
@@ -129,10 +133,10 @@ async fn a_redirect_is_not_followed_and_its_target_refused() {
     let inside = Server::that_says(answer("200 OK", "", "")).await;
     let location = format!("location: http://{}/\r\n", inside.at("127.0.0.1"));
     let outside = Server::that_says(answer("302 Found", &location, "")).await;
-    let listed = egress(&[outside.at("127.0.0.1")]);
-    let first = room.run_with(&asking(&outside.at("127.0.0.1")), Invocation { egress: listed.clone(), ..call() }).await;
-    assert_eq!(attribute(&first.spans[1], "http.response.status_code"), Some("302"));
-    let second = room.run_with(&asking(&inside.at("127.0.0.1")), Invocation { egress: listed, ..call() }).await;
+    let listed = [outside.at("127.0.0.1")];
+    let (_, spans) = reach(&room, &asking(&outside.at("127.0.0.1")), &listed, call()).await;
+    assert_eq!(attribute(&spans[0], "http.response.status_code"), Some("302"));
+    let (second, _) = reach(&room, &asking(&inside.at("127.0.0.1")), &listed, call()).await;
     assert_eq!((second.exit, inside.asked()), (Exit::Code(1), 0));
 }
 
@@ -141,11 +145,11 @@ async fn a_request_without_an_answer_ends_with_the_call_and_is_in_its_trace() {
     let room = Room::new();
     let server = Server::that_says("").await;
     let listed = server.at("127.0.0.1");
-    let invocation = Invocation { egress: egress(std::slice::from_ref(&listed)), timeout: Duration::from_millis(300), ..call() };
-    let report = room.run_with(&asking(&listed), invocation).await;
+    let invocation = Invocation { timeout: Duration::from_millis(300), ..call() };
+    let (report, spans) = reach(&room, &asking(&listed), std::slice::from_ref(&listed), invocation).await;
     assert_eq!(report.exit, Exit::Deadline);
-    assert!(report.spans[1].error);
-    assert_eq!(attribute(&report.spans[1], "server.address"), Some("127.0.0.1"));
+    assert!(spans[0].error);
+    assert_eq!(attribute(&spans[0], "server.address"), Some("127.0.0.1"));
 }
 
 #[tokio::test]
@@ -157,18 +161,19 @@ async fn a_module_of_preview_1_has_no_way_out() {
         &format!("(module {socket}"),
         1,
     );
-    let report = room.run_with(&text, Invocation { egress: egress(&["example.com:443".into()]), ..call() }).await;
+    let (report, _) = reach(&room, &text, &["example.com:443".into()], call()).await;
     assert_eq!(report.exit, Exit::Code(8), "EBADF: there is no socket to ask");
 }
 
 /// Our half without a guest: what a component could ask for, and a little more.
-struct Asker(Arc<Outgoing>);
+struct Asker(Arc<Outgoing>, Arc<Wall>);
 
 impl Asker {
     fn new(listed: &[String], change: impl FnOnce(&mut HttpLimits)) -> Self {
         let mut limits = WasmConfig::new("", INSTANCE).http;
         change(&mut limits);
-        Self(Outgoing::new(crate::egress::List(egress(listed)), limits, tls_config().unwrap()))
+        let wall = wall(listed);
+        Self(Outgoing::new(wall.clone(), limits), wall)
     }
 
     async fn ask(&self, method: Method, url: &str, options: RequestOptions) -> Result<Response<WasiBody>, Error> {
@@ -247,6 +252,7 @@ async fn what_is_no_http_or_a_tunnel_is_refused() {
     }
     let gone = Asker::new(&["127.0.0.1:1".into()], |_| {});
     assert!(matches!(gone.get("http://127.0.0.1:1/").await, Err(Error::ConnectionRefused)));
-    let spans = gone.0.finish().await;
+    gone.0.finish().await;
+    let spans = gone.1.take_spans();
     assert_eq!((spans.len(), spans[0].error), (1, true));
 }

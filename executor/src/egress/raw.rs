@@ -1,0 +1,63 @@
+//! Connections that carry bytes: the wall sees where they lead, and not what they say.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::io::copy_bidirectional_with_sizes;
+
+use super::http::{self, Face};
+use super::io::{Begun, Io};
+use super::metered::Metered;
+use super::sniff::{self, First};
+use super::spans::ConnectionSpan;
+use super::wall::Wall;
+use super::Refusal;
+use crate::spec::Destination;
+
+/// What is read at once.
+const PIECE: usize = 64 << 10;
+
+/// Carries a connection that stands, until either side has ended it.
+///
+/// What the tool says first must not lead elsewhere: the name in a TLS greeting is the destination's, and what turns out to be HTTP
+/// is read as such from there on. A server that speaks first is not spoken to in either.
+///
+/// Boxed: HTTP may lead here, and here to HTTP.
+pub(super) fn relay(mut near: Io, far: Metered, to: Destination, wall: Arc<Wall>) -> BoxFuture<'static, Result<(), Refusal>> {
+    Box::pin(async move {
+        let mut said = Vec::new();
+        let first = tokio::select! {
+            biased;
+            first = sniff::first(&mut near, &mut said) => first?,
+            readable = far.readable() => readable.map(|()| First::Other).map_err(|_| Refusal::Unreachable)?,
+        };
+        match first {
+            First::Http => {
+                drop(far);
+                http::serve(Io::new(Begun::new(said, near)), Face::Direct(to), wall).await;
+                return Ok(());
+            }
+            First::Tls(name) => sniff::agrees(name.as_deref(), &to, wall.list())?,
+            First::Other => {}
+        }
+        let mut near = Begun::new(said, near);
+        let mut far = far;
+        // How it ended is nobody's business but the two sides'.
+        let _ = copy_bidirectional_with_sizes(&mut near, &mut far, PIECE, PIECE).await;
+        Ok(())
+    })
+}
+
+/// Connects, and carries.
+pub(super) async fn serve(near: Io, to: Destination, wall: Arc<Wall>) {
+    let span = ConnectionSpan::begin(wall.clone(), &to);
+    let ended = match wall.dial(&to).await {
+        Ok(far) => relay(near, far, to, wall).await,
+        Err(refusal) => Err(refusal),
+    };
+    if let Err(refusal) = ended {
+        span.failed(&refusal.to_string());
+    } else {
+        span.ended();
+    }
+}

@@ -1,0 +1,155 @@
+//! What the first bytes of a connection say of where it leads: the name in a TLS greeting, or that it is HTTP, which names its host.
+
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::{List, Refusal};
+use crate::spec::Destination;
+
+/// The longest greeting or request line.
+const MOST: usize = 64 << 10;
+/// The first byte of a TLS record that holds a handshake (RFC 8446, 5.1).
+const HANDSHAKE: u8 = 0x16;
+
+/// What a client begins with.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum First {
+    /// TLS, with the name it asks for.
+    Tls(Option<String>),
+    /// A request line of HTTP/1.
+    Http,
+    /// Neither, or nothing at all.
+    Other,
+}
+
+/// Reads into `buffer` until it is clear what it is.
+pub(super) async fn first(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Result<First, Refusal> {
+    loop {
+        if let Some(first) = look(buffer)? {
+            return Ok(first);
+        }
+        if buffer.len() > MOST {
+            return Err(Refusal::Unclear);
+        }
+        match stream.read_buf(buffer).await {
+            // What ends before it is clear is no request that anybody would answer.
+            Ok(0) | Err(_) => return Ok(First::Other),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// `None`: it may still become something.
+fn look(buffer: &[u8]) -> Result<Option<First>, Refusal> {
+    match buffer {
+        [] => Ok(None),
+        [HANDSHAKE, ..] => greeting(buffer),
+        _ => Ok(request_line(buffer)),
+    }
+}
+
+fn greeting(mut buffer: &[u8]) -> Result<Option<First>, Refusal> {
+    let mut acceptor = Acceptor::default();
+    while !buffer.is_empty() {
+        acceptor.read_tls(&mut buffer).map_err(|_| Refusal::Unclear)?;
+        match acceptor.accept() {
+            Ok(Some(accepted)) => {
+                return Ok(Some(First::Tls(accepted.client_hello().server_name().map(str::to_ascii_lowercase))));
+            }
+            Ok(None) => {}
+            Err(_) => return Err(Refusal::Unclear),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the first line ends like one of HTTP's. Servers skip empty lines ahead of it, and some read it in any case.
+fn request_line(buffer: &[u8]) -> Option<First> {
+    let start = buffer.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+    let line = &buffer[start..];
+    let is_text = |byte: &u8| matches!(byte, b'\t' | 0x20..=0x7e | 0x80..);
+    let end = line.iter().position(|byte| !is_text(byte));
+    match end {
+        None => None,
+        Some(end) if matches!(line[end], b'\r' | b'\n') => {
+            let line = line[..end].to_ascii_lowercase();
+            let is_http = line.windows(5).any(|word| word == b"http/");
+            Some(if is_http { First::Http } else { First::Other })
+        }
+        Some(_) => Some(First::Other),
+    }
+}
+
+/// Whether the name that TLS asks for is where the connection leads. One destination may serve many names, and the list has one.
+pub(super) fn agrees(name: Option<&str>, destination: &Destination, list: &List) -> Result<(), Refusal> {
+    match (name, destination.address()) {
+        (Some(name), None) if name == destination.host => Ok(()),
+        (None, Some(_)) => Ok(()),
+        (Some(name), Some(_)) => {
+            list.permit(&Destination { host: name.to_owned(), port: destination.port }).map_err(|_| Refusal::Misdirected)
+        }
+        _ => Err(Refusal::Misdirected),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// What a client of rustls says first.
+    fn hello(name: &'static str) -> Vec<u8> {
+        let tls = super::super::trust(&[]).unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::clone(&tls), name.try_into().unwrap()).unwrap();
+        let mut said = Vec::new();
+        client.write_tls(&mut said).unwrap();
+        said
+    }
+
+    #[test]
+    fn a_greeting_tells_its_name_however_it_is_cut() {
+        let said = hello("api.example.com");
+        for cut in 1..said.len() {
+            assert_eq!(look(&said[..cut]), Ok(None), "{cut}");
+        }
+        assert_eq!(look(&said), Ok(Some(First::Tls(Some("api.example.com".into())))));
+        assert_eq!(look(&hello("192.0.2.7")), Ok(Some(First::Tls(None))));
+        assert_eq!(look(b"\x16garbage garbage garbage"), Err(Refusal::Unclear));
+    }
+
+    #[test]
+    fn a_request_line_is_told_from_other_text() {
+        for http in ["GET / HTTP/1.1\r\n", "\r\n\r\nFOO /x HTTP/1.0\n", "get / http/1.1\r", "PRI * HTTP/2.0\r\n", "A HTTP/1.1 \n"] {
+            assert_eq!(look(http.as_bytes()), Ok(Some(First::Http)), "{http:?}");
+        }
+        for other in ["EHLO example.com\r\n", "SET a b\r\n", "\0\0\0\x08\x04\x42\x16/", "*1\r\n$4\r\nPING\r\n"] {
+            assert_eq!(look(other.as_bytes()), Ok(Some(First::Other)), "{other:?}");
+        }
+        for unclear in ["", "\r\n", "G", "GET / HTTP/1.1"] {
+            assert_eq!(look(unclear.as_bytes()), Ok(None), "{unclear:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_never_becomes_clear_is_refused() {
+        let endless = vec![b'a'; MOST + 2];
+        assert_eq!(first(&mut &endless[..], &mut Vec::new()).await, Err(Refusal::Unclear));
+        assert_eq!(first(&mut &b"GET / HT"[..], &mut Vec::new()).await, Ok(First::Other));
+    }
+
+    #[test]
+    fn the_name_and_the_destination_agree() {
+        let list = List(["api.example.com:443", "192.0.2.7:443"].iter().map(|entry| entry.parse().unwrap()).collect());
+        for (name, destination, is_so) in [
+            (Some("api.example.com"), "api.example.com:443", true),
+            (Some("evil.example.com"), "api.example.com:443", false),
+            (None, "api.example.com:443", false),
+            (None, "192.0.2.7:443", true),
+            (Some("api.example.com"), "192.0.2.7:443", true),
+            (Some("evil.example.com"), "192.0.2.7:443", false),
+        ] {
+            assert_eq!(agrees(name, &destination.parse().unwrap(), &list).is_ok(), is_so, "{name:?} {destination}");
+        }
+    }
+}

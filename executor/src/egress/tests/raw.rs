@@ -1,0 +1,117 @@
+//! Connections that carry bytes.
+
+use super::*;
+
+const ECHO: &str = "db.example.com:5432";
+
+#[tokio::test]
+async fn bytes_are_carried_both_ways_and_counted() {
+    let server = Server::plain("pong").await;
+    let tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]);
+    assert_eq!(tool.says(Some(ECHO), "\0ping").await, "pong");
+    assert_eq!(server.heard(), "\0ping");
+    let contacts = tool.wall.contacts();
+    let [contact] = &contacts[..] else { panic!("{contacts:?}") };
+    assert_eq!((contact.destination.to_string().as_str(), contact.connections), (ECHO, 1));
+    assert_eq!((contact.sent, contact.received), (5, 4));
+    assert!(contact.addresses.contains(&server.address.ip()));
+}
+
+#[tokio::test]
+async fn what_is_not_listed_is_closed() {
+    let server = Server::plain("pong").await;
+    let tool = Tool::new(&[ECHO], &[(ECHO, &server), ("other.example.com:5432", &server)], vec![]);
+    for to in ["other.example.com:5432", "db.example.com:5433", "10.0.0.1:5432"] {
+        assert_eq!(tool.says(Some(to), "\0ping").await, "", "{to}");
+    }
+    assert_eq!(server.heard(), "");
+}
+
+#[tokio::test]
+async fn a_name_in_a_greeting_does_not_lead_elsewhere() {
+    let name = "api.example.com:443";
+    let server = Server::tls("api.example.com", "pong").await;
+    let tool = Tool::new(&[name], &[(name, &server)], vec![]);
+    let greet = async |name: &'static str| {
+        let stream = tool.direct("api.example.com:443").await;
+        let tls = tokio_rustls::TlsConnector::from(trust(std::slice::from_ref(&server.root)).unwrap());
+        let mut stream = tls.connect(name.try_into().unwrap(), stream).await?;
+        stream.write_all(b"ping").await?;
+        let mut pong = [0; 4];
+        stream.read_exact(&mut pong).await
+    };
+    assert_eq!(greet("api.example.com").await.unwrap(), 4);
+    // The certificate has this name too little: the connection has to end before that is of any interest.
+    let error = greet("theirs.example.com").await.unwrap_err();
+    assert!(!error.to_string().contains("certificate"), "{error}");
+    assert_eq!(server.heard(), "ping");
+}
+
+#[tokio::test]
+async fn bytes_and_connections_are_capped() {
+    let server = Server::plain("pong").await;
+    let limits = Limits { connections: 2, bytes: ByteSize(64), ..Limits::default() };
+    let tool = Tool::within(limits, &[ECHO], &[(ECHO, &server)], vec![]);
+    assert_eq!(tool.says(Some(ECHO), "\0ping").await, "pong");
+    let flood = "\0".repeat(1000);
+    assert_eq!(tool.says(Some(ECHO), &flood).await, "", "what is over the bound ends the connection");
+    assert_eq!(tool.says(Some(ECHO), "\0ping").await, "", "a third connection");
+    assert_eq!(server.heard.lock().iter().filter(|heard| heard.as_str() == "\0ping").count(), 1);
+}
+
+#[tokio::test]
+async fn one_that_does_not_read_holds_up_nobody() {
+    let endless = "x".repeat(1 << 20);
+    let server = Server::plain(&endless).await;
+    let quick = Server::plain("pong").await;
+    let tool = Tool::new(&[ECHO, "quick.example.com:1"], &[(ECHO, &server), ("quick.example.com:1", &quick)], vec![]);
+    let mut stuck = tool.direct(ECHO).await;
+    for _ in 0..8 {
+        stuck.write_all(b"\0more").await.unwrap();
+    }
+    for _ in 0..20 {
+        assert_eq!(tool.says(Some("quick.example.com:1"), "\0ping").await, "pong");
+    }
+    drop(stuck);
+}
+
+#[tokio::test]
+async fn when_the_call_is_over_so_are_its_connections() {
+    let server = Server::plain("pong").await;
+    let mut tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]);
+    let mut open = tool.direct(ECHO).await;
+    open.write_all(b"\0ping").await.unwrap();
+    assert_eq!(answer(&mut open).await, "pong");
+    tool.over.cancel();
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(5), open.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok() && rest.is_empty());
+    let spans = tool.wall.take_spans();
+    assert_eq!((spans.len(), spans[0].name.as_str()), (1, "egress.connection"));
+    tool.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn much_arrives_whole() {
+    const MUCH: usize = 32 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server { address: listener.local_addr().unwrap(), heard: Arc::default(), root: vec![], _tasks: JoinSet::new() };
+    let echoing = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (mut read, mut write) = stream.into_split();
+        tokio::io::copy(&mut read, &mut write).await.unwrap()
+    });
+    let tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]);
+    let (mut read, mut write) = tokio::io::split(tool.direct(ECHO).await);
+    let sent: Vec<u8> = (0..MUCH).map(|n| (n % 251) as u8).collect();
+    let expected = sent.clone();
+    let sending = tokio::spawn(async move {
+        write.write_all(&sent).await.unwrap();
+        write.shutdown().await.unwrap();
+    });
+    let mut back = Vec::new();
+    read.read_to_end(&mut back).await.unwrap();
+    sending.await.unwrap();
+    assert!(back == expected);
+    assert_eq!(echoing.await.unwrap(), MUCH as u64);
+}

@@ -1,0 +1,195 @@
+//! What one call may reach, and what it has reached.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use http::Request;
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::contact::{Contact, Contacts};
+use super::inject::{self, Injection};
+use super::metered::{Metered, Stream};
+use super::list::{List, connect};
+use super::{Limits, Refusal, Target};
+use crate::spec::{Destination, Reach, loopbacks};
+use crate::wire::{Faces, MAX_SPANS, Span};
+
+/// Where the proxy of every sandbox listens. Away from the addresses that programs use among themselves.
+const PROXY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 128, 0, 1), 3128);
+/// Where programs look for what speaks plain HTTP.
+const HTTP_PORT: u16 = 80;
+
+/// What the operator sets for the connections of every call.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Bounds of each call.
+    pub limits: Limits,
+    /// Whom to trust where the wall speaks TLS; see [`trust`](super::trust).
+    pub tls: Arc<ClientConfig>,
+    /// Where the operator says that these are. Nothing is resolved for them, and they may be inside.
+    pub routes: BTreeMap<Destination, SocketAddr>,
+}
+
+/// The wall of one call.
+#[derive(Debug)]
+pub struct Wall {
+    list: List,
+    injections: Vec<Injection>,
+    terms: Terms,
+    connections: AtomicU32,
+    bytes: AtomicU64,
+    contacts: Mutex<Contacts>,
+    spans: Mutex<Vec<Span>>,
+}
+
+impl Wall {
+    /// A wall with an opening for each of `list`, which has the destinations of all `injections`.
+    pub fn new(list: BTreeSet<Reach>, injections: Vec<Injection>, terms: Terms) -> Arc<Self> {
+        Arc::new(Self {
+            list: List(list),
+            injections,
+            terms,
+            connections: AtomicU32::new(0),
+            bytes: AtomicU64::new(0),
+            contacts: Mutex::default(),
+            spans: Mutex::default(),
+        })
+    }
+
+    /// Whether nothing at all can be reached through it.
+    pub fn is_closed(&self) -> bool {
+        self.list.0.is_empty()
+    }
+
+    /// Every destination that was connected to or asked for, as far as they were kept.
+    pub fn contacts(&self) -> Vec<Contact> {
+        self.contacts.lock().all()
+    }
+
+    /// The spans of its connections and requests so far, at most [`MAX_SPANS`].
+    pub fn take_spans(&self) -> Vec<Span> {
+        std::mem::take(&mut self.spans.lock())
+    }
+
+    pub(crate) fn record(&self, span: Span) {
+        let mut spans = self.spans.lock();
+        if spans.len() < MAX_SPANS {
+            spans.push(span);
+        }
+    }
+
+    pub(super) const fn list(&self) -> &List {
+        &self.list
+    }
+
+    /// The faces in a sandbox that was made for `network`: the proxy, and for each named destination of this call the address that
+    /// its name has there.
+    pub(crate) fn faces(&self, network: &BTreeSet<Reach>) -> Option<Faces> {
+        if self.is_closed() {
+            return None;
+        }
+        let addresses = loopbacks(network);
+        let named = self.list.0.iter().filter_map(|reach| match reach {
+            Reach::One(one) => Some((*addresses.get(&one.host)?, one.clone())),
+            Reach::Label { .. } | Reach::Network { .. } => None,
+        });
+        let mut direct = BTreeMap::new();
+        for (address, destination) in named {
+            if self.injects(&destination) {
+                // Its tool speaks plain HTTP, and says so with the port.
+                direct.entry(SocketAddrV4::new(address, HTTP_PORT)).or_insert_with(|| destination.clone());
+            }
+            direct.insert(SocketAddrV4::new(address, destination.port), destination);
+        }
+        Some(Faces { proxy: PROXY, direct })
+    }
+
+    /// Whether the wall adds something to what goes there, so that it has to see it.
+    pub(crate) fn injects(&self, destination: &Destination) -> bool {
+        self.injections.iter().any(|one| one.to == *destination)
+    }
+
+    /// Whether this may be connected to.
+    pub(crate) fn permit(&self, destination: &Destination) -> Result<(), Refusal> {
+        self.list.permit(destination).inspect_err(|_| self.contacts.lock().refused(destination))
+    }
+
+    /// Where a request truly goes. What the call may not know is added to it here, and nowhere else.
+    pub(crate) fn lead<B>(&self, target: Target, request: &mut Request<B>) -> Result<Target, Refusal> {
+        let target = self.meant(target);
+        self.permit(&target.destination)?;
+        inject::inject(&self.injections, &target.destination, request)?;
+        Ok(target)
+    }
+
+    /// A plain request to a host that is injected for is one to where its injection leads.
+    fn meant(&self, asked: Target) -> Target {
+        let there = |port: u16| {
+            self.injections.iter().find(|one| one.to.host == asked.destination.host && one.to.port == port).map(Injection::target)
+        };
+        let by_default = || {
+            let is_default = !asked.tls && asked.destination.port == HTTP_PORT && self.list.permit(&asked.destination).is_err();
+            let mut leading = self.injections.iter().filter(|one| is_default && one.to.host == asked.destination.host);
+            leading.next().map(Injection::target)
+        };
+        there(asked.destination.port).or_else(by_default).unwrap_or(asked)
+    }
+
+    /// Connects, within the call's bounds. Checked once more: whoever asks may have been led astray.
+    pub(crate) async fn dial(self: &Arc<Self>, destination: &Destination) -> Result<Metered, Refusal> {
+        self.permit(destination)?;
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= self.terms.limits.connections {
+            return Err(Refusal::TooMany);
+        }
+        let dialing = async {
+            match self.terms.routes.get(destination) {
+                Some(route) => connect(&[*route]).await,
+                None => self.list.dial(destination).await,
+            }
+        };
+        let dialed = timeout(self.terms.limits.connect_timeout, dialing).await;
+        match dialed.unwrap_or(Err(Refusal::Late)) {
+            Ok(stream) => {
+                let meter = self.contacts.lock().connected(destination, stream.peer_addr().ok());
+                Ok(Metered::new(stream, self.clone(), meter))
+            }
+            Err(refusal) => {
+                self.contacts.lock().refused(destination);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Connects, and speaks TLS where the target says so.
+    pub(crate) async fn connect(self: &Arc<Self>, target: &Target) -> Result<Stream, Refusal> {
+        let stream = self.dial(&target.destination).await?;
+        if !target.tls {
+            return Ok(Stream::Left(stream));
+        }
+        let name = match target.destination.address() {
+            Some(address) => ServerName::IpAddress(address.into()),
+            None => ServerName::try_from(target.destination.host.clone()).map_err(|_| Refusal::Malformed)?,
+        };
+        let greeting = TlsConnector::from(self.terms.tls.clone()).connect(name, stream);
+        let greeted = timeout(self.terms.limits.connect_timeout, greeting).await.map_err(|_| Refusal::Late)?;
+        greeted.map(Stream::Right).map_err(|error| {
+            let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+            match cause {
+                Some(rustls::Error::InvalidCertificate(_)) => Refusal::Certificate,
+                _ => Refusal::Tls,
+            }
+        })
+    }
+
+    /// Counts what crosses, and says whether it still may.
+    pub(crate) fn crossed(&self, bytes: u64) -> bool {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        before.saturating_add(bytes) <= self.terms.limits.bytes.0
+    }
+}
