@@ -4,6 +4,7 @@
 //! interchangeable sandboxes and its digest can key a pool. What belongs to one call travels in the
 //! [`Invocation`](crate::wire::Invocation).
 
+#[cfg(feature = "dispatch")]
 mod loopback;
 mod reach;
 

@@ -16,7 +16,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, stream};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, Join, join};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, Join, join};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
@@ -37,8 +37,6 @@ const CHUNK: usize = 64 << 10;
 const HEADER: usize = 12;
 /// More than windows and headers can add up to.
 const MOST_HELD: usize = STREAMS * WINDOW + (4 << 20);
-/// Longest opening. A name has at most 253 bytes.
-const MOST_OPENING: u16 = 512;
 
 /// The way in of what came in frames.
 #[derive(Debug, Clone)]
@@ -112,6 +110,7 @@ impl Carrier {
     }
 
     /// The gateway's end, which accepts them.
+    #[cfg(feature = "dispatch")]
     pub(crate) fn server(self) -> Connection<Compat<Join<Reader, Writer>>> {
         Connection::new(self.0.compat(), config(), Mode::Server)
     }
@@ -155,10 +154,14 @@ impl Opening {
     }
 
     /// Reads it, and not a byte of what follows.
+    #[cfg(feature = "dispatch")]
     pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
+        use tokio::io::AsyncReadExt;
+        /// A name has at most 253 bytes.
+        const LONGEST: u16 = 512;
         let invalid = || io::Error::from(io::ErrorKind::InvalidData);
         let length = stream.read_u16().await?;
-        if length > MOST_OPENING {
+        if length > LONGEST {
             return Err(invalid());
         }
         let mut told = vec![0; length.into()];
@@ -181,6 +184,7 @@ mod tests {
         drop(carrier);
     }
 
+    #[cfg(feature = "dispatch")]
     #[tokio::test]
     async fn an_opening_is_read_to_its_end_and_no_further() {
         for opening in [Opening::Proxy, Opening::Direct("api.example.com:443".parse().unwrap())] {

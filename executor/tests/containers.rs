@@ -12,3 +12,5 @@ mod images;
 mod kubernetes;
 #[path = "containers/support.rs"]
 mod support;
+#[path = "containers/wall.rs"]
+mod wall;

@@ -55,7 +55,8 @@ pub fn container_request(
         attach_stdin: Some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
-        network_disabled: Some(true),
+        // Without one either way: its network is `none`. An engine that is told so twice writes no names.
+        network_disabled: Some(spec.network.is_empty()),
         // A check from the image would run a second process in there.
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
         host_config: Some(host_config(spec)?),

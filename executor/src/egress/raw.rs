@@ -8,7 +8,7 @@ use tokio::io::copy_bidirectional_with_sizes;
 use super::http::{self, Face};
 use super::io::{Begun, Io};
 use super::metered::Metered;
-use super::sniff::{self, First};
+use super::sniff::{self, First, Watched};
 use super::spans::ConnectionSpan;
 use super::wall::Wall;
 use super::Refusal;
@@ -38,6 +38,7 @@ pub(super) fn relay(mut near: Io, far: Metered, to: Destination, wall: Arc<Wall>
                 return Ok(());
             }
             First::Tls(name) => sniff::agrees(name.as_deref(), &to, wall.list())?,
+            First::Text => near = Io::new(Watched::new(said.clone(), near)),
             First::Other => {}
         }
         let mut near = Begun::new(said, near);

@@ -1,13 +1,21 @@
 //! What the first bytes of a connection say of where it leads: the name in a TLS greeting, or that it is HTTP, which names its host.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 
 use super::{List, Refusal};
 use crate::spec::Destination;
 
 /// The longest greeting or request line.
 const MOST: usize = 64 << 10;
+/// How long the rest of a greeting or of a line is waited for.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// The first byte of a TLS record that holds a handshake (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 0x16;
 
@@ -18,6 +26,8 @@ pub(super) enum First {
     Tls(Option<String>),
     /// A request line of HTTP/1.
     Http,
+    /// Text whose first line does not end. It may go on as a request line, and is to be watched for that.
+    Text,
     /// Neither, or nothing at all.
     Other,
 }
@@ -31,11 +41,68 @@ pub(super) async fn first(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Ve
         if buffer.len() > MOST {
             return Err(Refusal::Unclear);
         }
-        match stream.read_buf(buffer).await {
+        // Whoever has said nothing yet may wait for the other side. Whoever has begun may wait for an answer.
+        let patience = if buffer.is_empty() { Duration::MAX } else { PATIENCE };
+        match timeout(patience, stream.read_buf(buffer)).await {
             // What ends before it is clear is no request that anybody would answer.
-            Ok(0) | Err(_) => return Ok(First::Other),
-            Ok(_) => {}
+            Ok(Ok(0) | Err(_)) => return Ok(First::Other),
+            Ok(Ok(_)) => {}
+            Err(_) if buffer.first() == Some(&HANDSHAKE) => return Err(Refusal::Unclear),
+            Err(_) => return Ok(First::Text),
         }
+    }
+}
+
+/// A stream whose first line must not turn out to be a request line: what was said of it is with the server already.
+pub(super) struct Watched<S> {
+    stream: S,
+    /// The line, as long as it goes on.
+    line: Option<Vec<u8>>,
+}
+
+impl<S> Watched<S> {
+    /// Goes on watching behind `said`.
+    pub(super) const fn new(said: Vec<u8>, stream: S) -> Self {
+        Self { stream, line: Some(said) }
+    }
+
+    fn heard(&mut self, more: &[u8]) -> io::Result<()> {
+        let Some(line) = &mut self.line else { return Ok(()) };
+        line.extend_from_slice(more);
+        let over = line.len() > MOST;
+        match look(line) {
+            Ok(None) if !over => return Ok(()),
+            Ok(Some(First::Other)) => {}
+            _ => return Err(io::Error::other(Refusal::Unclear)),
+        }
+        self.line = None;
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let heard = self.heard(&buffer.filled()[before..]);
+        if heard.is_err() {
+            buffer.set_filled(before);
+        }
+        Poll::Ready(heard)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -96,6 +163,8 @@ pub(super) fn agrees(name: Option<&str>, destination: &Destination, list: &List)
 mod tests {
     use std::sync::Arc;
 
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     /// What a client of rustls says first.
@@ -136,6 +205,24 @@ mod tests {
         let endless = vec![b'a'; MOST + 2];
         assert_eq!(first(&mut &endless[..], &mut Vec::new()).await, Err(Refusal::Unclear));
         assert_eq!(first(&mut &b"GET / HT"[..], &mut Vec::new()).await, Ok(First::Other));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_pauses_is_watched_to_its_end() {
+        for (begun, rest, goes) in [("ping", "", true), ("ping", " pong\r\nGET / HTTP/1.1\r\n", true), ("GET / HT", "TP/1.1\r\n", false)] {
+            let (mut near, mut far) = tokio::io::duplex(64);
+            near.write_all(begun.as_bytes()).await.unwrap();
+            let mut said = Vec::new();
+            assert_eq!(first(&mut far, &mut said).await, Ok(First::Text));
+            near.write_all(rest.as_bytes()).await.unwrap();
+            drop(near);
+            let mut read = Vec::new();
+            let watched = Watched::new(said, far).read_to_end(&mut read).await;
+            assert_eq!((watched.is_ok(), read.is_empty()), (goes, !goes || rest.is_empty()), "{begun} {rest}");
+        }
+        let (mut near, mut far) = tokio::io::duplex(64);
+        near.write_all(b"\x16\x03").await.unwrap();
+        assert_eq!(first(&mut far, &mut Vec::new()).await, Err(Refusal::Unclear));
     }
 
     #[test]

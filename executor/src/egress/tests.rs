@@ -60,9 +60,8 @@ impl Server {
                         None => Either::Left(stream),
                     };
                     let mut read = vec![0; 64 << 10];
-                    while let Ok(1..) = stream.read(&mut read).await.inspect(|length| {
-                        hearing.lock().push(String::from_utf8_lossy(&read[..*length]).into_owned());
-                    }) {
+                    while let Ok(length @ 1..) = stream.read(&mut read).await {
+                        hearing.lock().push(String::from_utf8_lossy(&read[..length]).into_owned());
                         let _ = stream.write_all(answer.as_bytes()).await;
                         let _ = stream.flush().await;
                     }

@@ -14,7 +14,7 @@ use mayfly_executor::wire::{Exit, SecretText};
 use mayfly_executor::{Backend, SandboxId};
 
 use crate::support::{Listener, Rig, inspect, invocation, rig, spec, until_dead};
-use crate::{images, support};
+use crate::{images, support, wall};
 
 struct Containers(String);
 
@@ -32,6 +32,12 @@ async fn it_passes_the_conformance_suite() {
         Ok(passed) => assert_eq!(passed.len(), 22, "{passed:?}"),
         Err(broken) => panic!("{}", broken.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     }
+}
+
+#[tokio::test]
+async fn its_tools_reach_what_is_listed_through_the_wall() {
+    let Some(Rig { backend, image, .. }) = rig().await else { return };
+    wall::check(&backend, &spec(&image)).await;
 }
 
 #[tokio::test]

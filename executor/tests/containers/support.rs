@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use bollard::Docker;
 use bollard::query_parameters::LogsOptionsBuilder;
 use futures_util::StreamExt;
 use mayfly_executor::docker::{DockerBackend, DockerConfig, container_name};
+use mayfly_executor::egress::Wall;
 use mayfly_executor::error::LedgerError;
 use mayfly_executor::spec::{ByteSize, SandboxSpec, Source};
 use mayfly_executor::wire::{Invocation, WireKey};
@@ -99,9 +100,14 @@ pub(crate) fn invocation(command: &[&str]) -> Invocation {
 pub(crate) struct Listener {
     accepted: Notify,
     pub(crate) cancel: CancellationToken,
+    pub(crate) wall: Option<Arc<Wall>>,
 }
 
 impl Listener {
+    pub(crate) fn behind(wall: Arc<Wall>) -> Self {
+        Self { wall: Some(wall), ..Self::default() }
+    }
+
     pub(crate) async fn accepted(&self) {
         self.accepted.notified().await;
     }
@@ -109,6 +115,9 @@ impl Listener {
 
 #[async_trait]
 impl Host for Listener {
+    fn wall(&self) -> Option<Arc<Wall>> {
+        self.wall.clone()
+    }
     fn observe(&self, event: Event) {
         if event == Event::Accepted {
             self.accepted.notify_one();

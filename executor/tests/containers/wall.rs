@@ -1,0 +1,184 @@
+//! The wall from inside a sandbox: what every backend with containers lets its tools reach, and what it does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mayfly_executor::egress::{Injection, Limits, Terms, Wall, trust};
+use mayfly_executor::spec::{Reach, SandboxSpec};
+use mayfly_executor::wire::{Exit, Report, SecretText};
+use mayfly_executor::{Backend, SandboxId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::support::{Listener, invocation};
+
+/// A server on this machine that says what it was asked, behind a line of its own.
+struct Mirror {
+    address: SocketAddr,
+    _task: JoinSet<()>,
+}
+
+impl Mirror {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut serving = JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                serving.spawn(async move {
+                    let mut asked = vec![0; 64 << 10];
+                    while let Ok(length @ 1..) = stream.read(&mut asked).await {
+                        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+                        let answer = [head.as_bytes(), &asked[..length]].concat();
+                        if stream.write_all(&answer).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, _task: task }
+    }
+}
+
+const NAMED: &str = "db.example.com:5432";
+const PRIVILEGED: &str = "plain.example.com:80";
+const INJECTED: &str = "api.example.com:443";
+const BEHIND_A_LABEL: &str = "one.label.example.com:8080";
+
+/// What one sandbox may ever reach.
+fn network() -> BTreeSet<Reach> {
+    [NAMED, PRIVILEGED, INJECTED, "*.label.example.com:8080"].iter().map(|entry| entry.parse().unwrap()).collect()
+}
+
+struct Rig<'a> {
+    backend: &'a dyn Backend,
+    spec: SandboxSpec,
+    mirror: Mirror,
+}
+
+impl Rig<'_> {
+    fn wall(&self, listed: &BTreeSet<Reach>) -> Arc<Wall> {
+        let routes: BTreeMap<_, _> = [NAMED, PRIVILEGED, INJECTED, BEHIND_A_LABEL, "unlisted.example.com:80"]
+            .iter()
+            .map(|name| (name.parse().unwrap(), self.mirror.address))
+            .collect();
+        let injection = Injection {
+            to: INJECTED.parse().unwrap(),
+            tls: false,
+            methods: BTreeSet::new(),
+            paths: Vec::new(),
+            header: "x-api-key".into(),
+            value: SecretText::new("canary"),
+        };
+        let terms = Terms { limits: Limits::default(), tls: trust(&[]).unwrap(), routes };
+        Wall::new(listed.clone(), vec![injection], terms)
+    }
+
+    async fn run(&self, wall: Arc<Wall>, command: &[&str]) -> Report {
+        let id = SandboxId::generate();
+        let sandbox = self.backend.start(id, &self.spec).await.unwrap();
+        let host = Listener::behind(wall);
+        let report = sandbox.invoke(invocation(command), &host).await;
+        self.backend.destroy(id).await.unwrap();
+        report.unwrap()
+    }
+
+    async fn said(&self, command: &[&str]) -> String {
+        let report = self.run(self.wall(&network()), command).await;
+        assert_eq!(report.exit, Exit::Code(0), "{:?}", report.detail);
+        String::from_utf8_lossy(&report.stdout).into_owned()
+    }
+}
+
+/// All of it.
+pub(crate) async fn check(backend: &dyn Backend, spec: &SandboxSpec) {
+    let spec = SandboxSpec { network: network(), ..spec.clone() };
+    let rig = Rig { backend, spec, mirror: Mirror::new().await };
+    names_lead_through_it(&rig).await;
+    the_proxy_does_too(&rig).await;
+    a_credential_is_added_outside(&rig).await;
+    nothing_else_is_there(&rig).await;
+    a_call_that_may_less_reaches_less(&rig).await;
+    a_flood_of_connections_is_bounded(&rig).await;
+}
+
+async fn names_lead_through_it(rig: &Rig<'_>) {
+    let said = rig.said(&["/tool", "ask", NAMED, "ping"]).await;
+    assert!(said.ends_with("ping"), "{said}");
+    let plain = rig.said(&["/tool", "ask", PRIVILEGED, "GET / HTTP/1.1\r\nHost: plain.example.com\r\n\r\n"]).await;
+    assert!(plain.starts_with("HTTP/1.1 200") && plain.contains("GET / HTTP/1.1"), "{plain}");
+    let wall = rig.wall(&network());
+    rig.run(wall.clone(), &["/tool", "ask", NAMED, "ping"]).await;
+    let contacts = wall.contacts();
+    assert!(contacts.len() == 1 && contacts[0].sent == 4 && contacts[0].connections == 1, "{contacts:?}");
+    assert!(wall.take_spans().iter().any(|span| span.name == "egress.connection"));
+}
+
+async fn the_proxy_does_too(rig: &Rig<'_>) {
+    let look = rig.said(&["/tool", "look"]).await;
+    assert!(look.contains("\"HTTP_PROXY\": \"http://127.128.0.1:3128\""), "{look}");
+    let get = format!("GET http://{BEHIND_A_LABEL}/x HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answered = rig.said(&["/tool", "ask", "127.128.0.1:3128", &get]).await;
+    assert!(answered.contains("GET /x HTTP/1.1") && answered.contains(BEHIND_A_LABEL), "{answered}");
+    let refused = rig.said(&["/tool", "ask", "127.128.0.1:3128", &get.replace("one.label", "label")]).await;
+    assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+}
+
+async fn a_credential_is_added_outside(rig: &Rig<'_>) {
+    for place in ["api.example.com:80", INJECTED] {
+        let get = "GET /x HTTP/1.1\r\nHost: api.example.com\r\n\r\n";
+        let mirrored = rig.said(&["/tool", "ask", place, get]).await;
+        assert!(mirrored.contains("x-api-key: canary"), "{mirrored}");
+    }
+    let look = rig.said(&["/tool", "look"]).await;
+    assert!(!look.contains("canary"));
+    let seen = rig.said(&["/tool", "show", "/etc/hosts", "/proc/self/environ", "/proc/1/environ", "/tmp"]).await;
+    assert!(seen.contains("api.example.com") && !seen.contains("canary"), "{seen}");
+}
+
+async fn nothing_else_is_there(rig: &Rig<'_>) {
+    let mirror = rig.mirror.address.to_string();
+    let here = gateway_of_this_machine();
+    let places = [
+        mirror.as_str(),
+        "unlisted.example.com:80",
+        "169.254.169.254:80",
+        "1.1.1.1:53/udp",
+        "8.8.8.8:53",
+        "[2606:4700:4700::1111]:53",
+        "10.96.0.1:443",
+        "172.17.0.1:2375",
+        "10.0.0.1:443",
+        here.as_str(),
+    ];
+    let reached = rig.said(&[&["/tool", "knock"], &places[..]].concat()).await;
+    assert_eq!(reached, "{\"reached\": []}");
+}
+
+/// An address of this machine that is not its loopback, at which something listens in no test.
+fn gateway_of_this_machine() -> String {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let address = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
+    address.map_or_else(|_| "192.0.2.1:22".into(), |address| format!("{}:22", address.ip()))
+}
+
+async fn a_call_that_may_less_reaches_less(rig: &Rig<'_>) {
+    let only: BTreeSet<Reach> = [NAMED.parse().unwrap()].into();
+    let refused = rig.run(rig.wall(&only), &["/tool", "ask", PRIVILEGED, "ping"]).await;
+    assert!(String::from_utf8_lossy(&refused.stdout).starts_with("error: "), "{refused:?}");
+    let none = rig.run(rig.wall(&BTreeSet::new()), &["/tool", "knock", NAMED, "127.128.0.1:3128"]).await;
+    assert_eq!(none.stdout, "{\"reached\": []}");
+}
+
+async fn a_flood_of_connections_is_bounded(rig: &Rig<'_>) {
+    let wall = rig.wall(&network());
+    let report = rig.run(wall.clone(), &["/tool", "crowd", NAMED, "200"]).await;
+    assert_eq!(report.exit, Exit::Code(0), "{:?}", report.detail);
+    let served: u32 = String::from_utf8_lossy(&report.stdout).parse().unwrap();
+    assert_eq!(served, 64);
+    assert_eq!(wall.contacts()[0].connections, 64);
+}
