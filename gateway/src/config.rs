@@ -5,6 +5,7 @@
 //! lies (`MAYFLY_DATA_DIR`); export of telemetry is configured by the standard `OTEL_*` variables.
 
 mod credentials;
+mod egress;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use credentials::{
     ExchangeConfig, KeySource, Oauth2Config, Offer, PostgresConfig, Scopes, SecretRef, SecretsConfig, SourceConfig, TokenConfig,
     VaultConfig,
 };
+pub use egress::EgressConfig;
 
 /// The configuration of a gateway (`mayfly.yaml`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +68,8 @@ pub struct Config {
     pub secrets: SecretsConfig,
     /// Where credentials of calls come from, each source under the name that `tool.yaml` uses for it.
     pub credentials: BTreeMap<String, SourceConfig>,
+    /// What calls may do outside, within what their tools list.
+    pub egress: EgressConfig,
     /// Sandboxes in this process.
     pub wasm: WasmSettings,
     /// Sandboxes in containers.
@@ -241,6 +245,7 @@ impl Default for Config {
             start_timeout: Duration::from_secs(30),
             secrets: SecretsConfig::default(),
             credentials: BTreeMap::new(),
+            egress: EgressConfig::default(),
             wasm: WasmSettings::default(),
             docker: DockerSettings::default(),
             kubernetes: KubernetesSettings::default(),

@@ -11,6 +11,7 @@
 
 mod bounded;
 mod command;
+mod delivered;
 #[cfg(test)]
 mod fixture;
 mod held;
@@ -47,8 +48,9 @@ use crate::telemetry::Telemetry;
 
 use bounded::Bounded;
 use command::Command;
+use delivered::Delivered;
 pub use held::Held;
-use held::{Delivered, Ticket};
+use held::Ticket;
 use kubernetes::Kubernetes;
 use oauth2::Oauth2;
 use postgres::Postgres;
@@ -219,10 +221,9 @@ pub fn granted<'a>(tool: &'a Tool, obligations: &'a Obligations) -> impl Iterato
 }
 
 fn deliver(one: CredentialUse, minted: &BTreeMap<String, Minted>) -> Result<Delivered, CallError> {
-    let field = minted.get(&one.source).and_then(|minted| minted.field(one.field.as_deref()));
-    field.and_then(|value| Delivered::new(&one, value)).ok_or_else(|| {
+    minted.get(&one.source).and_then(|minted| Delivered::new(&one, minted)).ok_or_else(|| {
         let field = one.field.as_deref().unwrap_or("its main one");
-        tracing::error!(source = %one.source, field, "a credential has no such part, or it is no text and so no variable; see `field` and `deliver` in tool.yaml");
+        tracing::error!(source = %one.source, field, "a credential has no such part, or it cannot be a variable or a header; see `field` and `deliver` in tool.yaml");
         CallError::CredentialUnavailable(one.source)
     })
 }

@@ -174,12 +174,15 @@ impl Gateway {
         // 10. mint: before a sandbox is claimed, so that a source that fails wastes none
         let credentials = self.mint(call, &permit).await?;
         let redactor = redactor.with(&credentials);
+        let wall = self.runner.wall(&permit, &credentials);
 
         // 11. run, 12. settle
         let (tool, obligations) = (permit.tool().clone(), permit.obligations().clone());
-        let ran = self.runner.run(permit, call, &redactor, Bound { credentials, admission, marked }).await;
+        let bound = Bound { credentials, wall: wall.clone(), admission, marked };
+        let ran = self.runner.run(permit, call, &redactor, bound).await;
         let _settle = call.trace.span(span::SETTLE);
         let inspected = ran.and_then(|report| inspect(&tool, &obligations, &redactor, report));
+        record.contacted(call, &redactor, wall.contacts());
         record.leaked(call, redactor.found());
         inspected
     }

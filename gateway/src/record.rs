@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
-use mayfly_executor::spec::{SandboxSpec, Source};
+use mayfly_executor::egress::Contact;
+use mayfly_executor::spec::{Destination, SandboxSpec, Source};
 use mayfly_executor::wire;
 
 use crate::call::{CallRequest, CallState, CallView};
@@ -18,7 +19,8 @@ use crate::generation::{Absence, Generation};
 use crate::inspect::Inspected;
 use crate::live::LiveCall;
 use crate::policy::{Decision, Permit};
-use crate::store::{Intent, Outcome};
+use crate::redact::Redactor;
+use crate::store::{Contacted, Intent, Outcome};
 use crate::telemetry::log::{CallLine, Output, OutputKind};
 use crate::telemetry::{Telemetry, names};
 
@@ -35,6 +37,7 @@ pub struct Record {
     hidden: bool,
     committed: bool,
     leaked: Vec<String>,
+    contacted: Vec<Contacted>,
 }
 
 impl Record {
@@ -67,7 +70,17 @@ impl Record {
             delivered: false,
             credentials: Vec::new(),
         };
-        Self { arrived, intent, tool: None, arguments: None, decision: None, hidden: false, committed: false, leaked: Vec::new() }
+        Self {
+            arrived,
+            intent,
+            tool: None,
+            arguments: None,
+            decision: None,
+            hidden: false,
+            committed: false,
+            leaked: Vec::new(),
+            contacted: Vec::new(),
+        }
     }
 
     /// Under which generation it is decided.
@@ -136,6 +149,20 @@ impl Record {
         }
     }
 
+    /// What it connected to, and what it asked for. A tool chose the names of the latter.
+    pub fn contacted(&mut self, call: &LiveCall, redactor: &Redactor, contacts: Vec<Contact>) {
+        let row = |Contact { destination, addresses, connections, refused, sent, received }| {
+            let destination = redactor.text(Destination::to_string(&destination));
+            Contacted { destination, addresses, connections, refused, sent, received }
+        };
+        self.contacted = contacts.into_iter().map(row).collect();
+        let reached: Vec<_> =
+            self.contacted.iter().filter(|one| one.connections > 0).map(|one| one.destination.as_str()).collect();
+        if !reached.is_empty() {
+            call.trace.set(names::CONTACTED, wire::clip(&reached.join(", ")).to_owned());
+        }
+    }
+
     /// Which of them stood in what the tool wrote.
     pub fn leaked(&mut self, call: &LiveCall, sources: Vec<String>) {
         if !sources.is_empty() {
@@ -193,6 +220,7 @@ impl Record {
             may_have_run: Some(may_have_run),
             exit: end.as_ref().ok().map(|inspected| inspected.exit.clone()),
             leaked: self.leaked.clone(),
+            contacted: self.contacted.clone(),
             duration_ms: self.elapsed().as_secs_f64() * 1e3,
             finished_at: OffsetDateTime::now_utc(),
         }
@@ -252,6 +280,7 @@ impl Record {
             error: end.as_ref().err().map(|error| error.face().slug),
             credentials: &self.intent.credentials,
             leaked: &self.leaked,
+            contacted: &self.contacted,
             trace_id: &self.intent.trace_id,
         });
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mayfly_executor::error::{LedgerError, RunError, StartError};
+use mayfly_executor::egress::{Terms, Wall};
 use mayfly_executor::spec::{Reach, SandboxSpec};
-use mayfly_executor::wire::{Exit, Invocation, MAX_TEXT, Report, Usage, WireKey};
+use mayfly_executor::wire::{Exit, Invocation, MAX_TEXT, Report, Sockets, Span, Usage, WireKey};
 use mayfly_executor::{BackendKind, Dispatcher, Event, Failure, Host, Order, SandboxId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ use crate::telemetry::{SandboxWatch, SpanGuard, Telemetry, names};
 pub struct Bound {
     /// What the call is given. Revoked when there is no more to be had from the sandbox.
     pub credentials: Held,
+    /// What it may connect to.
+    pub wall: Arc<Wall>,
     /// Its room. Given back when the call has ended; of a call that was canceled, when its sandbox is gone too: nobody gets room
     /// for more by canceling.
     pub admission: Admission,
@@ -39,12 +42,14 @@ pub struct Runner {
     dispatcher: Arc<Dispatcher>,
     store: Arc<Store>,
     telemetry: Arc<Telemetry>,
+    /// What every call's connections are bound by.
+    terms: Terms,
 }
 
 impl Runner {
     /// A runner over `dispatcher`. Whoever makes one keeps `dispatcher` for reaping and preparing only.
-    pub const fn new(dispatcher: Arc<Dispatcher>, store: Arc<Store>, telemetry: Arc<Telemetry>) -> Self {
-        Self { dispatcher, store, telemetry }
+    pub const fn new(dispatcher: Arc<Dispatcher>, store: Arc<Store>, telemetry: Arc<Telemetry>, terms: Terms) -> Self {
+        Self { dispatcher, store, telemetry, terms }
     }
 
     /// Whether delivery follows the commit at once, so that one durable row can say both. Where a sandbox has to be started first,
@@ -69,6 +74,11 @@ impl Runner {
         command(tool, arguments).map(|_| ())
     }
 
+    /// What the permitted call may connect to, and what is added to its requests on the way.
+    pub fn wall(&self, permit: &Permit, credentials: &Held) -> Arc<Wall> {
+        Wall::new(reachable(permit), credentials.injections().cloned().collect(), self.terms.clone())
+    }
+
     /// Spends the permit: one sandbox, one invocation, one report.
     ///
     /// # Errors
@@ -78,14 +88,15 @@ impl Runner {
         permit: Permit,
         call: &LiveCall,
         redactor: &Redactor,
-        Bound { credentials, admission, marked }: Bound,
+        Bound { credentials, wall, admission, marked }: Bound,
     ) -> Result<Report, CallError> {
         let tool = permit.tool().clone();
         let name = &tool.definition.name;
         let spec = tool.spec.clone().map_err(|_| CallError::ToolUnavailable(name.clone()))?;
         let backend = spec.backend();
         let admission = Mutex::new(Some(admission));
-        let host = CallHost { admission, marked, ..CallHost::new(self, call, redactor, tool.definition.expose_logs, backend) };
+        let expose_logs = tool.definition.expose_logs;
+        let host = CallHost { admission, marked, ..CallHost::new(self, call, redactor, expose_logs, backend, wall.clone()) };
         let mut order = order(permit, spec, call.id, host.traceparent())?;
         credentials.hand_over(&mut order.invocation);
         let timeout = order.invocation.timeout;
@@ -93,6 +104,7 @@ impl Runner {
         if let Ok(report) = &mut result {
             host.adopt(std::mem::take(&mut report.spans));
         }
+        host.adopt(numbered(wall.take_spans()));
         result.or_else(|failure| match failure {
             // The kernel took the executor as well: still the tool's own doing, and an outcome like any other.
             Failure::Run(RunError::OutOfMemory) => Ok(out_of_memory()),
@@ -118,7 +130,6 @@ fn order(permit: Permit, spec: SandboxSpec, id: CallId, traceparent: String) -> 
         tracing::error!(call_id = %id, %error, "the operating system gave no randomness");
         CallError::Internal
     })?;
-    let listed: BTreeSet<_> = executor.network.iter().cloned().collect();
     let invocation = Invocation {
         call_id: id.to_string(),
         key,
@@ -126,18 +137,30 @@ fn order(permit: Permit, spec: SandboxSpec, id: CallId, traceparent: String) -> 
         stdin: arguments.bytes,
         environment: BTreeMap::new(),
         files: Vec::new(),
-        inet: false,
+        sockets: Sockets::default(),
         timeout: obligations.timeout.map_or(executor.timeout, |narrower| narrower.min(executor.timeout)),
         output_limit: obligations.output_limit.map_or(executor.output_limit, |narrower| narrower.min(executor.output_limit)),
-        egress: obligations.egress.map_or_else(|| listed.clone(), |narrower| within(narrower, &listed)),
+        faces: None,
         traceparent,
     };
     Ok(Order { spec, invocation })
 }
 
-/// What of `narrower` is listed. All of it, or there would be no permit.
-fn within(narrower: BTreeSet<Reach>, listed: &BTreeSet<Reach>) -> BTreeSet<Reach> {
-    narrower.into_iter().filter(|reach| listed.iter().any(|one| reach.is_within(one))).collect()
+/// With the ids that spans of one report have.
+fn numbered(spans: Vec<Span>) -> Vec<Span> {
+    (1..).zip(spans).map(|(id, span)| Span { id, ..span }).collect()
+}
+
+/// Where the permitted call may connect to. What an obligation names is listed, or there would be no permit.
+fn reachable(permit: &Permit) -> BTreeSet<Reach> {
+    let listed = &permit.tool().definition.executor.network;
+    match &permit.obligations().egress {
+        Some(narrower) => {
+            let is_listed = |reach: &&Reach| listed.iter().any(|one| reach.is_within(one));
+            narrower.iter().filter(is_listed).cloned().collect()
+        }
+        None => listed.iter().cloned().collect(),
+    }
 }
 
 fn command(tool: &Tool, arguments: &Arguments) -> Result<Vec<String>, CallError> {
@@ -180,23 +203,35 @@ struct CallHost<'a> {
     run: SpanGuard,
     start: Mutex<Option<SpanGuard>>,
     watch: SandboxWatch,
+    wall: Arc<Wall>,
     admission: Mutex<Option<Admission>>,
     marked: bool,
 }
 
 impl<'a> CallHost<'a> {
-    fn new(runner: &'a Runner, call: &'a LiveCall, redactor: &'a Redactor, expose_logs: bool, backend: BackendKind) -> Self {
+    fn new(
+        runner: &'a Runner,
+        call: &'a LiveCall,
+        redactor: &'a Redactor,
+        expose_logs: bool,
+        backend: BackendKind,
+        wall: Arc<Wall>,
+    ) -> Self {
         let run = call.trace.span(names::span::TOOL_RUN);
         let watch = SandboxWatch::new(runner.telemetry.metrics().clone(), backend);
         let (start, admission) = (Mutex::new(None), Mutex::new(None));
-        Self { runner, call, redactor, expose_logs, backend, run, start, watch, admission, marked: false }
+        Self { runner, call, redactor, expose_logs, backend, run, start, watch, wall, admission, marked: false }
     }
 
     fn traceparent(&self) -> String {
         self.run.traceparent()
     }
 
-    fn adopt(&self, spans: Vec<mayfly_executor::wire::Span>) {
+    /// Takes spans of the sandbox and of its wall. A tool chose the names that it asked for.
+    fn adopt(&self, mut spans: Vec<Span>) {
+        for value in spans.iter_mut().flat_map(|span| span.attributes.values_mut()) {
+            *value = self.redactor.text(std::mem::take(value));
+        }
         self.call.trace.adopt(&self.run, spans);
     }
 
@@ -258,6 +293,10 @@ impl Host for CallHost<'_> {
     fn tearing_down(&self) -> Box<dyn Send> {
         let admission = if self.call.canceled.is_cancelled() { self.admission.lock().take() } else { None };
         Box::new((self.call.trace.span(names::span::TEARDOWN), admission))
+    }
+
+    fn wall(&self) -> Option<Arc<Wall>> {
+        Some(self.wall.clone())
     }
 
     fn canceled(&self) -> &CancellationToken {

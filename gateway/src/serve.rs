@@ -71,6 +71,9 @@ pub enum ServeError {
     /// A backend cannot start, or was asked for and does not answer.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// What calls may do outside.
+    #[error("{0}")]
+    Egress(String),
     /// The folder watch.
     #[error("tools and policy cannot be watched for changes: {0}")]
     Watch(String),
@@ -116,6 +119,7 @@ impl Serving {
         let telemetry = Arc::new(Telemetry::from_env(log)?);
         let secrets = Secrets::open(&config.secrets, &config.data_dir, store.clone()).await?;
         let credentials = Credentials::new(&config, &secrets, store.clone(), telemetry.clone());
+        let terms = config.egress.terms().map_err(ServeError::Egress)?;
         let dispatcher = engines::dispatcher(&config, &store).await?;
         // Before the sources are read: what is saved while the gateway starts is a change.
         let changes = watch::watch(Generation::sources(&config)).map_err(|error| ServeError::Watch(error.to_string()))?;
@@ -126,7 +130,7 @@ impl Serving {
             generation: ArcSwap::from_pointee(generation),
             limits: Limits::new(limits(&config.limits)),
             credentials,
-            runner: Runner::new(dispatcher.clone(), store.clone(), telemetry.clone()),
+            runner: Runner::new(dispatcher.clone(), store.clone(), telemetry.clone(), terms),
             store,
             telemetry,
             live: LiveCalls::default(),

@@ -34,7 +34,7 @@ use crate::call::{CallId, CallState};
 use crate::error::CallError;
 
 pub use error::StoreError;
-pub use rows::{AgentRow, CallRow, CredentialRow, Envelope, Intent, Outcome, SecretRow};
+pub use rows::{AgentRow, CallRow, Contacted, CredentialRow, Envelope, Intent, Outcome, SecretRow};
 use sqlite::{Checkpointer, Reader, Settings};
 use writer::{CredentialWrite, SecretWrite, Write, Writer};
 
@@ -142,6 +142,7 @@ impl Store {
                 may_have_run: Some(call.delivered),
                 exit: None,
                 leaked: Vec::new(),
+                contacted: Vec::new(),
                 // No monotonic clock spans two processes; the wall clock may have been set back in between.
                 duration_ms: (now - call.created_at).as_seconds_f64().max(0.0) * 1e3,
                 finished_at: now,

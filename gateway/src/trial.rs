@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use mayfly_executor::egress::Wall;
 use mayfly_executor::error::LedgerError;
-use mayfly_executor::wire::{Exit, Invocation, Report, WireKey};
+use mayfly_executor::wire::{Exit, Invocation, Report, Sockets, WireKey};
 use mayfly_executor::{Backend, Dispatcher, Event, Failure, Host, InstanceId, Order, SandboxId, SandboxLedger, SandboxRow};
 use parking_lot::Mutex;
 use thiserror::Error;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::catalog::{Arguments, Tool, Unavailable};
+use crate::config::EgressConfig;
 use crate::error::Violation;
 
 /// How long a sandbox may take to come up. Nothing is warm here, and a module may have to be compiled first.
@@ -38,6 +40,9 @@ pub enum TrialError {
     /// An argument cannot stand in its command line.
     #[error("{}: {}", .0.pointer, .0.detail)]
     Argument(Violation),
+    /// What its connections need.
+    #[error("{0}")]
+    Egress(String),
     /// The operating system has no randomness for the call's key.
     #[error("no randomness: {0}")]
     Randomness(#[from] getrandom::Error),
@@ -89,7 +94,9 @@ pub async fn run(
     }
     let invocation = invocation(tool, arguments)?;
     let dispatcher = Dispatcher::new(vec![backend], Arc::new(Forgetful::default()), instance, START_TIMEOUT);
-    let host = Onlooker { observe, canceled };
+    let terms = EgressConfig::default().terms().map_err(TrialError::Egress)?;
+    let wall = Wall::new(tool.definition.executor.network.iter().cloned().collect(), Vec::new(), terms);
+    let host = Onlooker { observe, canceled, wall };
     dispatcher.prepare(&spec).await.map_err(Failure::from)?;
     let begun = Instant::now();
     let outcome = dispatcher.run(Order { spec, invocation }, &host).await;
@@ -113,10 +120,10 @@ fn invocation(tool: &Tool, arguments: &Arguments) -> Result<Invocation, TrialErr
         stdin: Bytes::clone(&arguments.bytes),
         environment: BTreeMap::new(),
         files: Vec::new(),
-        inet: false,
+        sockets: Sockets::default(),
         timeout: executor.timeout,
         output_limit: executor.output_limit,
-        egress: executor.network.iter().cloned().collect(),
+        faces: None,
         traceparent: format!("00-{trace}-{}-00", &span[..16]),
     })
 }
@@ -125,12 +132,17 @@ fn invocation(tool: &Tool, arguments: &Arguments) -> Result<Invocation, TrialErr
 struct Onlooker<'a> {
     observe: &'a (dyn Fn(Event) + Send + Sync),
     canceled: CancellationToken,
+    wall: Arc<Wall>,
 }
 
 #[async_trait]
 impl Host for Onlooker<'_> {
     fn observe(&self, event: Event) {
         (self.observe)(event);
+    }
+
+    fn wall(&self) -> Option<Arc<Wall>> {
+        Some(self.wall.clone())
     }
 
     fn canceled(&self) -> &CancellationToken {

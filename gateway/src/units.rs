@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use mayfly_executor::spec::{ByteSize, Reach};
+use mayfly_executor::egress::Pattern;
+use mayfly_executor::spec::{ByteSize, Destination, Reach};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,6 +18,8 @@ pub const FORMATS: &[Format] = &[
     Format { name: "mayfly-size", reads: |text| text.parse::<ByteSize>().is_ok() },
     Format { name: "mayfly-cpu", reads: |text| text.parse::<Cpu>().is_ok() },
     Format { name: "mayfly-destination", reads: |text| text.parse::<Reach>().is_ok() },
+    Format { name: "mayfly-place", reads: |text| text.parse::<Destination>().is_ok() },
+    Format { name: "mayfly-path", reads: |text| text.parse::<Pattern>().is_ok() },
     Format { name: "mayfly-address", reads: |text| text.parse::<std::net::SocketAddr>().is_ok() },
 ];
 

@@ -144,7 +144,7 @@ mod tests {
         for (wrong, key, says) in [
             ("{source: a, deliver: env}", "variable", "is missing"),
             ("{source: a, deliver: file}", "path", "is missing"),
-            ("{source: a, deliver: env, variable: T, path: /tmp/t}", "path", "other way"),
+            ("{source: a, deliver: env, variable: T, path: /tmp/t}", "path", "another way"),
             ("{source: a, deliver: env, variable: PATH}", "variable", "not the tool's"),
             ("{source: a, deliver: env, variable: lower}", "variable", "lower"),
             ("{source: a, deliver: file, path: /etc/passwd}", "path", "/etc/passwd"),
@@ -160,6 +160,39 @@ mod tests {
             ),
         ] {
             let found: Vec<_> = with(wrong).iter().map(ToString::to_string).collect();
+            assert!(found.len() == 1 && found[0].contains(key) && found[0].contains(says), "{wrong}: {found:#?}");
+        }
+    }
+
+    #[test]
+    fn what_is_added_outside_is_added_where_the_tool_may_go() {
+        let with = |uses: &str| {
+            let network = "output_limit: 1Mi\n  network: [api.example.com:443, '*.example.com:443']";
+            let listed = SCALE.replace("output_limit: 1Mi", network);
+            problems(&listed.replace("tier: free", &format!("tier: free\ncredentials: [{uses}]")))
+        };
+        let one = |inject: &str| format!("{{source: a, deliver: egress, inject: {{{inject}}}}}");
+        let good = one("to: 'api.example.com:443', as: bearer, methods: [GET], paths: [/v1/**, /repos/*/x]");
+        assert_eq!(with(&format!("{good}, {}", one("to: 'api.example.com:443', as: header, header: X-Key"))), []);
+        for (wrong, key, says) in [
+            ("{source: a, deliver: egress}".to_owned(), "inject", "is missing"),
+            ("{source: a, deliver: egress, variable: T, inject: {to: 'api.example.com:443', as: bearer}}".to_owned(), "variable", "another way"),
+            (one("to: 'b.example.com:443', as: bearer"), "inject.to", "executor.network"),
+            (one("to: 'api.example.com', as: bearer"), "inject.to", "host:port"),
+            (one("to: 'api.example.com:443', as: cookie"), "inject.as", "cookie"),
+            (one("to: 'api.example.com:443', as: header"), "inject.header", "is missing"),
+            (one("to: 'api.example.com:443', as: bearer, header: X"), "inject.header", "as: header"),
+            (one("to: 'api.example.com:443', as: header, header: Host"), "inject.header", "where a request leads"),
+            (one("to: 'api.example.com:443', as: bearer, paths: [/a//b]"), "inject.paths", "/a//b"),
+            (one("to: 'api.example.com:443', as: bearer, methods: [get]"), "inject.methods", "get"),
+            (format!("{good}, {}", one("to: 'api.example.com:443', as: basic")), "inject.header", "another credential"),
+            (
+                format!("{good}, {}", one("to: 'api.example.com:443', as: header, header: X, plaintext: true")),
+                "inject.plaintext",
+                "differs",
+            ),
+        ] {
+            let found: Vec<_> = with(&wrong).iter().map(ToString::to_string).collect();
             assert!(found.len() == 1 && found[0].contains(key) && found[0].contains(says), "{wrong}: {found:#?}");
         }
     }
@@ -290,7 +323,7 @@ mod tests {
             ("output_limit: 1Mi", "output_limit: 1Mi\n  cpu: 65", "cpu"),
             ("output_limit: 1Mi", "output_limit: 1Mi\n  cpu: 0.0123", "cpu"),
             ("output_limit: 1Mi", "output_limit: 1Mi\n  pids: 5000", "pids"),
-            ("output_limit: 1Mi", "output_limit: 1Mi\n  network: [example.com:443]", "network"),
+            ("output_limit: 1Mi", "output_limit: 1Mi\n  network: [localhost:443]", "network[0]"),
             ("output_limit: 1Mi", "output_limit: 1Mi\n  module: a.wasm", "module"),
             ("image: scale:dev", "image: scale@sha256:12", "image"),
         ] {

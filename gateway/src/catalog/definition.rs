@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::document::{NotYet, Shape};
 pub use crate::units::duration_text;
 use crate::units::{Cpu, FORMATS, destination_schema, duration_schema, size_schema};
-pub use credentials::{CredentialUse, Delivery};
+pub use credentials::{CredentialUse, Delivery, Inject, Scheme};
 
 /// A Mayfly tool definition, format version 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -160,7 +160,7 @@ pub struct Executor {
     /// The most that the tool may write to standard output: 1 to 64Mi, written 1Mi.
     #[schemars(schema_with = "size_schema")]
     pub output_limit: ByteSize,
-    /// The only destinations it may connect to, each host:port. Components only, for now; left out: none.
+    /// The only destinations that it may connect to, each host:port, *.example.com:443 or 10.0.0.0/8:5432; left out: none.
     #[serde(default)]
     #[schemars(schema_with = "destinations_schema")]
     pub network: Vec<Reach>,

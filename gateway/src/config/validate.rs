@@ -20,6 +20,7 @@ pub(super) fn check(config: &Config, document: &Document) -> Vec<Problem> {
     let mut problems = durations(config, document);
     problems.extend(sizes(config, document));
     problems.extend(credentials(config, document));
+    problems.extend(config.egress.check(document));
     let mut refuse = |pointer: &str, what: String, accepted: &str| problems.push(document.error(pointer, what, accepted));
 
     if config.listen == config.observability_listen && config.listen.port() != 0 {

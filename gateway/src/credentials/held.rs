@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use mayfly_executor::wire::{Invocation, SecretFile, SecretText};
-use secrecy::{ExposeSecret, SecretSlice};
+use mayfly_executor::egress::Injection;
+use mayfly_executor::wire::Invocation;
+use secrecy::ExposeSecret;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::bounded::Bounded;
+use super::delivered::Delivered;
 use super::revoke::Revoker;
 use super::source::{Keep, Minted, Order, SourceError};
-use crate::catalog::definition::{CredentialUse, Delivery};
 use crate::store::Store;
 
 /// The credentials of one call. Dropping it ends them.
@@ -35,37 +36,30 @@ impl Held {
             match one {
                 Delivered::Variable(name, value) => drop(invocation.environment.insert(name.clone(), value.clone())),
                 Delivered::File(file) => invocation.files.push(file.clone()),
+                Delivered::Injection(..) => {}
             }
         }
     }
 
-    /// Every secret part of every credential, with its source's name: what must not come back.
+    /// What is added to the tool's requests outside, and never handed over.
+    pub fn injections(&self) -> impl Iterator<Item = &Injection> {
+        self.delivered.iter().filter_map(|one| match one {
+            Delivered::Injection(_, injection) => Some(injection),
+            _ => None,
+        })
+    }
+
+    /// Every secret part of every credential, and what was made of them, with its source's name: what must not come back.
     pub fn values(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.minted
             .iter()
             .flat_map(|(name, minted)| minted.fields.values().map(move |part| (name.as_str(), part)))
             .filter(|(_, part)| part.secret)
             .map(|(name, part)| (name, part.value.expose_secret()))
-    }
-}
-
-/// One delivery, in the form in which the invocation carries it.
-pub(super) enum Delivered {
-    Variable(String, SecretText),
-    File(SecretFile),
-}
-
-impl Delivered {
-    /// `None` where the value cannot be delivered that way.
-    pub(super) fn new(one: &CredentialUse, value: &SecretSlice<u8>) -> Option<Self> {
-        let value = value.expose_secret();
-        match one.deliver {
-            Delivery::Env => {
-                let text = std::str::from_utf8(value).ok().filter(|text| !text.contains('\0'))?;
-                Some(Self::Variable(one.variable.clone()?, SecretText::new(text)))
-            }
-            Delivery::File => Some(Self::File(SecretFile::new(one.path.clone()?, value.to_vec()))),
-        }
+            .chain(self.delivered.iter().filter_map(|one| match one {
+                Delivered::Injection(source, injection) => Some((source.as_str(), injection.value.expose().as_bytes())),
+                _ => None,
+            }))
     }
 }
 

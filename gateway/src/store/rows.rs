@@ -1,5 +1,9 @@
 //! What the store holds, as Rust types.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -68,10 +72,30 @@ pub struct Outcome {
     pub exit: Option<String>,
     /// The sources of the credentials that stood in what the tool wrote, and were taken out.
     pub leaked: Vec<String>,
+    /// The destinations that it connected to or asked for.
+    pub contacted: Vec<Contacted>,
     /// From arrival to outcome in milliseconds, by a monotonic clock.
     pub duration_ms: f64,
     /// When it ended, by the wall clock.
     pub finished_at: OffsetDateTime,
+}
+
+/// One destination of one call, as its record has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contacted {
+    /// As it was asked for, without what must not be written down.
+    pub destination: String,
+    /// The addresses that were connected to.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub addresses: BTreeSet<IpAddr>,
+    /// How many connections stood.
+    pub connections: u32,
+    /// How many were refused or failed.
+    pub refused: u32,
+    /// Bytes to it.
+    pub sent: u64,
+    /// Bytes from it.
+    pub received: u64,
 }
 
 /// A call as the ledger has it.

@@ -27,8 +27,11 @@ const BUSY: Duration = Duration::from_secs(5);
 const CHECKPOINT_PAGES: &str = "4000";
 
 /// Every form the database has had, in order. One that was released never changes.
-const MIGRATIONS: [(&str, &str); 2] =
-    [("ledger", include_str!("migrations/0001_ledger.sql")), ("credentials", include_str!("migrations/0002_credentials.sql"))];
+const MIGRATIONS: [(&str, &str); 3] = [
+    ("ledger", include_str!("migrations/0001_ledger.sql")),
+    ("credentials", include_str!("migrations/0002_credentials.sql")),
+    ("egress", include_str!("migrations/0003_egress.sql")),
+];
 
 /// How the database is opened.
 #[derive(Debug, Clone, Copy)]

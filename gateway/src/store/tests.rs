@@ -47,6 +47,7 @@ fn outcome(call_id: CallId) -> Outcome {
         may_have_run: Some(true),
         exit: Some("code 0".into()),
         leaked: vec!["github".into()],
+        contacted: vec![Contacted { destination: "api.example.com:443".into(), connections: 1, ..Contacted::default() }],
         duration_ms: 1.25,
         finished_at: OffsetDateTime::now_utc(),
     }

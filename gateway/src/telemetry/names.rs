@@ -79,6 +79,8 @@ pub const GENERATION: &str = "mayfly.generation";
 pub const CREDENTIALS: &str = "mayfly.credentials";
 /// The sources of those that stood in its output, and were taken out.
 pub const CREDENTIALS_LEAKED: &str = "mayfly.credentials.leaked";
+/// The destinations that it connected to.
+pub const CONTACTED: &str = "mayfly.egress.contacted";
 /// The call's final state.
 pub const OUTCOME: &str = "mayfly.outcome";
 /// How the tool ended.

@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 use std::time::Duration;
 
-use mayfly_executor::spec::ByteSize;
+use mayfly_executor::spec::{ByteSize, Destination};
 use serde_json::Value;
 
 use crate::document::{Document, Problem};
@@ -87,13 +87,25 @@ fn container(document: &Document, executor: &Value, backend: &str, problems: &mu
             "leave it out, or `backend: wasm`",
         ));
     }
-    if executor.get("network").and_then(Value::as_array).is_some_and(|n| !n.is_empty()) {
-        let what = format!("is not available yet for {backend}: nothing there can hold a tool to the list");
-        problems.push(document.error(
-            "/executor/network",
-            what,
-            "leave it out until the wall can enforce it, or use a wasm component",
-        ));
+    if backend == "kubernetes" && executor.get("network").and_then(Value::as_array).is_some_and(|n| !n.is_empty()) {
+        let what = "is not available yet for kubernetes: nothing there can hold a tool to the list";
+        problems.push(document.error("/executor/network", what, "leave it out until the wall can enforce it, or use docker"));
+    }
+    names(document, executor, problems);
+}
+
+/// Names that a container has for itself.
+fn names(document: &Document, executor: &Value, problems: &mut Vec<Problem>) {
+    let listed = executor.get("network").and_then(Value::as_array);
+    for (index, entry) in listed.into_iter().flatten().enumerate() {
+        let named = entry.as_str().and_then(|entry| entry.parse::<Destination>().ok());
+        if named.is_some_and(|named| ["localhost", "sandbox"].contains(&named.host.as_str())) {
+            problems.push(document.error(
+                &format!("/executor/network/{index}"),
+                "is the container itself",
+                "a name or an address that the gateway can connect to",
+            ));
+        }
     }
 }
 

@@ -25,8 +25,8 @@ static CALLS: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
         "INSERT INTO calls (call_id, agent_id, user_id, task_id, tool, version, tier, tool_digest, generation, decision_id, trace_id, \
          arguments, arguments_sha256, reason, created_at, delivered, credentials, state, is_error, result, problem, detail, may_have_run, \
-         exit, leaked, duration_ms, finished_at) VALUES ",
-        "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+         exit, leaked, contacted, duration_ms, finished_at) VALUES ",
+        "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         "",
     )
 });
@@ -38,10 +38,10 @@ static DELIVERIES: LazyLock<Bulk> =
 /// Outcomes. The last line is the rule that a call has one.
 static OUTCOMES: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
-        "WITH o (call_id, state, is_error, result, problem, detail, may_have_run, exit, leaked, duration_ms, finished_at) AS (VALUES ",
-        "(?,?,?,?,?,?,?,?,?,?,?)",
+        "WITH o (call_id, state, is_error, result, problem, detail, may_have_run, exit, leaked, contacted, duration_ms, finished_at) AS (VALUES ",
+        "(?,?,?,?,?,?,?,?,?,?,?,?)",
         ") UPDATE calls SET state = o.state, is_error = o.is_error, result = o.result, problem = o.problem, detail = o.detail, \
-         may_have_run = o.may_have_run, exit = o.exit, leaked = o.leaked, duration_ms = o.duration_ms, finished_at = o.finished_at FROM o \
+         may_have_run = o.may_have_run, exit = o.exit, leaked = o.leaked, contacted = o.contacted, duration_ms = o.duration_ms, finished_at = o.finished_at FROM o \
          WHERE calls.call_id = o.call_id AND calls.finished_at IS NULL",
     )
 });
@@ -250,14 +250,14 @@ fn bind_call(query: SqliteQuery, intent: &Intent, outcome: Option<&Outcome>) -> 
         .bind(intent.reason.as_deref())
         .bind(to_nanos(intent.created_at))
         .bind(intent.delivered)
-        .bind(names(&intent.credentials));
+        .bind(list(&intent.credentials));
     match outcome {
         Some(outcome) => bind_outcome(query, outcome),
         None => {
             const NOTHING: Option<&str> = None;
             let query = query.bind(CallState::Running.as_str());
-            // is_error, result, problem, detail, may_have_run, exit, leaked, duration_ms, finished_at
-            [NOTHING; 9].into_iter().fold(query, Query::bind)
+            // is_error, result, problem, detail, may_have_run, exit, leaked, contacted, duration_ms, finished_at
+            [NOTHING; 10].into_iter().fold(query, Query::bind)
         }
     }
 }
@@ -271,14 +271,15 @@ fn bind_outcome(query: SqliteQuery, outcome: &Outcome) -> SqliteQuery {
         .bind(outcome.detail.as_deref())
         .bind(outcome.may_have_run)
         .bind(outcome.exit.as_deref())
-        .bind(names(&outcome.leaked))
+        .bind(list(&outcome.leaked))
+        .bind(list(&outcome.contacted))
         .bind(outcome.duration_ms)
         .bind(to_nanos(outcome.finished_at))
 }
 
-/// A list of names as JSON; none at all is null.
-fn names(names: &[String]) -> Option<String> {
-    (!names.is_empty()).then(|| serde_json::json!(names).to_string())
+/// A list as JSON; one of nothing is null.
+fn list<T: serde::Serialize>(list: &[T]) -> Option<String> {
+    (!list.is_empty()).then(|| serde_json::json!(list).to_string())
 }
 
 /// What it means that a write changed no row.

@@ -26,7 +26,7 @@ macro_rules! list_calls {
         concat!(
             "SELECT call_id, agent_id, user_id, task_id, tool, version, tier, tool_digest, generation, decision_id, trace_id, \
              '' AS arguments, arguments_sha256, reason, created_at, delivered, NULL AS credentials, state, is_error, NULL AS result, problem, detail, \
-             may_have_run, exit, NULL AS leaked, duration_ms, finished_at FROM calls WHERE ",
+             may_have_run, exit, NULL AS leaked, NULL AS contacted, duration_ms, finished_at FROM calls WHERE ",
             $which
         )
     };
@@ -138,7 +138,7 @@ fn call_row(row: SqliteRow) -> Result<CallRow, sqlx::Error> {
         reason: row.try_get("reason")?,
         created_at: from_nanos(row.try_get("created_at")?)?,
         delivered: row.try_get("delivered")?,
-        credentials: names(&row, "credentials")?,
+        credentials: list(&row, "credentials")?,
     };
     Ok(CallRow { intent, state, outcome })
 }
@@ -153,14 +153,15 @@ fn outcome(row: &SqliteRow, call_id: CallId, state: CallState, finished_at: i64)
         detail: row.try_get("detail")?,
         may_have_run: row.try_get("may_have_run")?,
         exit: row.try_get("exit")?,
-        leaked: names(row, "leaked")?,
+        leaked: list(row, "leaked")?,
+        contacted: list(row, "contacted")?,
         duration_ms: row.try_get("duration_ms")?,
         finished_at: from_nanos(finished_at)?,
     })
 }
 
-/// A list of names.
-fn names(row: &SqliteRow, column: &str) -> Result<Vec<String>, sqlx::Error> {
+/// A list that was written as JSON.
+fn list<T: serde::de::DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<Vec<T>, sqlx::Error> {
     let text: Option<&str> = row.try_get(column)?;
     text.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(text).map_err(|e| sqlx::Error::Decode(Box::new(e))))
 }

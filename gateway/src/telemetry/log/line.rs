@@ -12,6 +12,7 @@ use crate::call::{CallId, CallState};
 use crate::catalog::Arguments;
 use crate::catalog::definition::Tier;
 use crate::policy::Decision;
+use crate::store::Contacted;
 
 /// Most bytes of arguments in a line.
 const MAX_ARGUMENTS: usize = 2 << 10;
@@ -22,7 +23,7 @@ const MAX_FIELD: usize = 256;
 ///
 /// As JSON it has the members `timestamp, level, event ("tool_call"), call_id, agent_id, user, task_id, tool, version, tier,
 /// arguments, decision ("allow", "deny" or null), decision_id, reasons, output {bytes, type}, latency_ms, outcome, error,
-/// credentials, leaked, trace_id`. Arguments are redacted; where they are longer than 2 KiB they are `{"cut": "their first bytes"}`.
+/// credentials, leaked, contacted, trace_id`. Arguments are redacted; where they are longer than 2 KiB they are `{"cut": "their first bytes"}`.
 #[derive(Debug, Clone, Copy)]
 pub struct CallLine<'a> {
     /// The call.
@@ -55,6 +56,8 @@ pub struct CallLine<'a> {
     pub credentials: &'a [String],
     /// Those that stood in what the tool wrote.
     pub leaked: &'a [String],
+    /// What it connected to or asked for.
+    pub contacted: &'a [Contacted],
     /// The trace: 32 hex digits.
     pub trace_id: &'a str,
 }
@@ -101,6 +104,7 @@ struct Json<'a> {
     error: Option<&'static str>,
     credentials: &'a [String],
     leaked: &'a [String],
+    contacted: &'a [Contacted],
     trace_id: &'a str,
 }
 
@@ -136,6 +140,7 @@ impl CallLine<'_> {
             error: self.error,
             credentials: self.credentials,
             leaked: self.leaked,
+            contacted: self.contacted,
             trace_id: self.trace_id,
         };
         let mut bytes = Vec::with_capacity(1 << 10);
@@ -180,6 +185,10 @@ impl CallLine<'_> {
             if !sources.is_empty() {
                 write!(line, " {name}={}", sources.join(","))?;
             }
+        }
+        if !self.contacted.is_empty() {
+            let names: Vec<_> = self.contacted.iter().map(|one| one.destination.as_str()).collect();
+            write!(line, " contacted={}", names.join(",").escape_debug())?;
         }
         write!(line, " call={} trace={}", self.call_id, self.trace_id)
     }

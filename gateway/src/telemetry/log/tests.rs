@@ -63,6 +63,7 @@ fn line<'a>(arguments: Option<&'a Arguments>, decision: Option<&'a Decision>) ->
         error: None,
         credentials: &[],
         leaked: &[],
+        contacted: &[],
         trace_id: "0af7651916cd43dd8448eb211c80319c",
     }
 }
@@ -106,6 +107,7 @@ fn a_call_is_one_json_object_with_its_fields_at_the_top() {
         "error": null,
         "credentials": [],
         "leaked": [],
+        "contacted": [],
         "trace_id": "0af7651916cd43dd8448eb211c80319c",
     });
     assert_eq!(line, expected);
