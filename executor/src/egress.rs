@@ -42,9 +42,8 @@ pub(crate) use list::List;
 pub(crate) use metered::Stream;
 pub use path::Pattern;
 pub(crate) use serve::serve;
-pub(crate) use spans::Begun;
 #[cfg(feature = "wasm")]
-pub(crate) use spans::RequestSpan;
+pub(crate) use spans::{Begun, RequestSpan};
 pub(crate) use target::Target;
 pub use wall::{Terms, Wall};
 

@@ -12,6 +12,7 @@
 //! # Assumptions
 //! The namespace is for sandboxes alone: whatever carries our labels there is ours to list and delete.
 
+mod bulk;
 mod cluster;
 mod issuer;
 mod job;

@@ -16,6 +16,7 @@
 //! It is PID 1 of a PID namespace that holds only it and the tool. It refuses to run as anything else, because it kills
 //! everything it can see.
 
+mod bulk;
 mod call;
 mod cgroup;
 mod command;
@@ -23,6 +24,8 @@ mod exec;
 mod faces;
 mod files;
 mod launch;
+mod loopback;
+mod notify;
 mod output;
 mod reap;
 mod seccomp;
@@ -34,7 +37,7 @@ use std::process::ExitCode;
 
 use nix::sys::signal::{SigSet, Signal};
 
-pub use command::{EXECUTOR_PATH, LIFE_VARIABLE, PROCESSES_VARIABLE, entrypoint, with_life};
+pub use command::{BULK_VARIABLE, EXECUTOR_PATH, LIFE_VARIABLE, PROCESSES_VARIABLE, entrypoint, with_life};
 
 /// The executor's exit code when it ends before it accepted an invocation: the proof that no tool ran. A tool cannot forge it,
 /// because it is the exit code of PID 1.

@@ -20,6 +20,10 @@ pub enum Direction {
     ToExecutor = 1,
     /// From the executor to the gateway.
     FromExecutor = 2,
+    /// From the gateway to the executor, on the stream for bulk.
+    BulkToExecutor = 3,
+    /// From the executor to the gateway, on the stream for bulk.
+    BulkFromExecutor = 4,
 }
 
 /// The frame did not open, or no more frames can be sealed. Says nothing of why: there is nothing a peer should learn from it.

@@ -16,7 +16,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::OptionFuture;
+use futures_util::FutureExt;
+use futures_util::future::pending;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
@@ -27,7 +28,7 @@ use crate::error::RunError;
 use crate::frame::{FrameError, FrameReader, FrameWriter, Outbox, PING, SILENCE, pump};
 use crate::seal::{Direction, Seal};
 use crate::spec::ByteSize;
-use crate::tunnel::{Carrier, Inlet};
+use crate::tunnel::{self, ByteStream, Carrier, End, Inlet};
 use crate::wire::{self, FromExecutor, Invocation, MAX_SPANS, PROTOCOL, Progress, Report, STDERR_TAIL, ToExecutor};
 use crate::{Event, Host};
 
@@ -116,7 +117,20 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
     ///
     /// # Errors
     /// As the module says. What the engine knows beyond (an OOM kill, an exit code) is for the caller to add.
-    pub async fn run(mut self, invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
+    pub async fn run(self, invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
+        self.run_beside(None, invocation, host).await
+    }
+
+    /// The same, with a stream of its own for what the tool's connections carry.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(crate) async fn run_beside(
+        mut self,
+        bulk: Option<Box<dyn ByteStream>>,
+        invocation: Invocation,
+        host: &dyn Host,
+    ) -> Result<Report, RunError> {
         let (key, limit) = (invocation.key.clone(), invocation.output_limit);
         let wall = invocation.faces.as_ref().and_then(|_| host.wall());
         self.deliver(invocation).await?;
@@ -124,8 +138,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
         self.writer.seal(Seal::new(&key, Direction::ToExecutor));
         self.reader.seal(Seal::new(&key, Direction::FromExecutor));
         let (outbox, queue) = Outbox::new();
-        let tunnel = wall.map(|wall| (Carrier::over(&outbox, |chunk| ToExecutor::Tunnel { chunk }), wall));
-        let (inlet, tunnel) = tunnel.map(|((inlet, carrier), wall)| (inlet, (carrier, wall))).unzip();
+        let (inlet, tunnel) = match (wall, bulk) {
+            (None, _) => (None, None),
+            (Some(wall), None) => {
+                let (inlet, carrier) = Carrier::over(&outbox, |chunk| ToExecutor::Tunnel { chunk });
+                (Some(inlet), Some((carrier, pending().boxed(), wall)))
+            }
+            (Some(wall), Some(bulk)) => {
+                let (carrier, moving) = tunnel::beside(bulk, &key, End::Gateway);
+                (None, Some((carrier, moving.boxed(), wall)))
+            }
+        };
         let over = CancellationToken::new();
         let talking = async {
             let mut conversation = pin!(Conversation::new(self.clocks, outbox, limit, inlet, host).run(&mut self.reader));
@@ -137,9 +160,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
             over.cancel();
             result
         };
-        let connecting = OptionFuture::from(tunnel.map(|(carrier, wall)| egress::serve(carrier, wall, &over)));
-        let (result, _) = tokio::join!(talking, connecting);
-        result
+        let connecting = async {
+            let Some((carrier, moving, wall)) = tunnel else { return };
+            tokio::select! {
+                () = egress::serve(carrier, wall, &over) => {}
+                // A stream that broke ends the connections, and not the call.
+                () = moving => over.cancelled().await,
+            }
+        };
+        tokio::join!(talking, connecting).0
     }
 
     async fn deliver(&mut self, invocation: Invocation) -> Result<(), RunError> {

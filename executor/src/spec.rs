@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "dispatch")]
 pub(crate) use loopback::loopbacks;
-pub use reach::{Destination, Reach};
+pub use reach::{API_SERVER, Destination, Reach};
 
 /// Where sandboxes come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -16,14 +16,15 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, stream};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, Join, join};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, Join, join};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 use yamux::{Config, Connection, Mode};
 
-use crate::frame::Outbox;
-use crate::wire::Opening;
+use crate::frame::{FrameReader, FrameWriter, Outbox, pump};
+use crate::seal::{Direction, Seal};
+use crate::wire::{Opening, WireKey};
 
 /// Most connections of a tool at once.
 pub const CONNECTIONS: usize = 64;
@@ -134,6 +135,68 @@ impl Opener {
     }
 }
 
+/// What a stream for bulk begins with, from the executor: it is there.
+pub(crate) const READY: u8 = 0x2a;
+/// What keeps it open until it is used, from the gateway: whoever is in between closes what is silent. No frame begins like this.
+pub(crate) const KEEP: u8 = 0xff;
+
+/// Any stream of bytes.
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// Which way the frames of a stream for bulk go, ours first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End {
+    /// We are the executor.
+    Executor,
+    /// We are the gateway.
+    #[cfg(feature = "dispatch")]
+    Gateway,
+}
+
+/// A carrier on a stream of its own, sealed under the call's key, for as long as the future is polled.
+pub(crate) fn beside(
+    stream: impl ByteStream + 'static,
+    key: &WireKey,
+    end: End,
+) -> (Carrier, impl Future<Output = ()> + Send + 'static) {
+    let (ours, theirs) = match end {
+        End::Executor => (Direction::BulkFromExecutor, Direction::BulkToExecutor),
+        #[cfg(feature = "dispatch")]
+        End::Gateway => (Direction::BulkToExecutor, Direction::BulkFromExecutor),
+    };
+    let (mut read, write) = tokio::io::split(stream);
+    let (outbox, queue) = Outbox::<Bytes>::new();
+    let (inlet, carrier) = Carrier::over(&outbox, |chunk| chunk);
+    let mut writer = FrameWriter::new(write);
+    writer.seal(Seal::new(key, ours));
+    let seal = Seal::new(key, theirs);
+    let moving = async move {
+        let reading = async move {
+            let first = loop {
+                match read.read_u8().await {
+                    Ok(KEEP) => {}
+                    Ok(byte) => break byte,
+                    Err(_) => return,
+                }
+            };
+            let mut reader = FrameReader::<_, Bytes>::new(io::Cursor::new([first]).chain(read));
+            reader.seal(seal);
+            while let Ok(Some(chunk)) = reader.next().await {
+                if inlet.push(chunk).is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = reading => {}
+            _ = pump(queue, &mut writer) => {}
+        }
+    };
+    (carrier, moving)
+}
+
 fn config() -> Config {
     let mut config = Config::default();
     // In this order: each is checked against the other.
@@ -156,7 +219,6 @@ impl Opening {
     /// Reads it, and not a byte of what follows.
     #[cfg(feature = "dispatch")]
     pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
-        use tokio::io::AsyncReadExt;
         /// A name has at most 253 bytes.
         const LONGEST: u16 = 512;
         let invalid = || io::Error::from(io::ErrorKind::InvalidData);

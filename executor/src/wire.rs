@@ -75,6 +75,8 @@ pub enum Sockets {
     Unix,
     /// Internet sockets too: the sandbox has no network but its loopback.
     Internet,
+    /// Stream sockets of the loopback device too: the sandbox has a network, and the tool has none.
+    Loopback,
 }
 
 /// The wall's faces inside a sandbox: addresses of its loopback behind which the gateway connects.

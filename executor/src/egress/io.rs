@@ -6,15 +6,13 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+use crate::tunnel::ByteStream;
 
 /// Any stream.
-pub(super) struct Io(Box<dyn Stream>);
+pub(super) struct Io(Box<dyn ByteStream>);
 
 impl Io {
-    pub(super) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+    pub(super) fn new(stream: impl ByteStream + 'static) -> Self {
         Self(Box::new(stream))
     }
 }

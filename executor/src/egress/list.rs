@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 
 use super::Refusal;
 use super::public::is_public;
@@ -42,11 +42,12 @@ impl List {
                 Err(_) => return Err(Refusal::NoAddress),
             },
         };
-        connect(&self.admit(answers)?).await
+        connect(&self.admit(answers)?[..]).await
     }
 }
 
-pub(super) async fn connect(admitted: &[SocketAddr]) -> Result<TcpStream, Refusal> {
+/// Connects without a look at where that is.
+pub(super) async fn connect(admitted: impl ToSocketAddrs) -> Result<TcpStream, Refusal> {
     let stream = TcpStream::connect(admitted).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused => Refusal::Refused,
         _ => Refusal::Unreachable,

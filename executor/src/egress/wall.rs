@@ -42,6 +42,8 @@ pub struct Wall {
     list: List,
     injections: Vec<Injection>,
     terms: Terms,
+    /// Where a backend says that these are.
+    known: Mutex<BTreeMap<Destination, (String, u16)>>,
     connections: AtomicU32,
     bytes: AtomicU64,
     contacts: Mutex<Contacts>,
@@ -55,6 +57,7 @@ impl Wall {
             list: List(list),
             injections,
             terms,
+            known: Mutex::default(),
             connections: AtomicU32::new(0),
             bytes: AtomicU64::new(0),
             contacts: Mutex::default(),
@@ -110,6 +113,12 @@ impl Wall {
         Some(Faces { proxy: PROXY, direct })
     }
 
+    /// Where a destination is, whatever its name says elsewhere.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn know(&self, destination: Destination, host: String, port: u16) {
+        self.known.lock().insert(destination, (host, port));
+    }
+
     /// Whether the wall adds something to what goes there, so that it has to see it.
     pub(crate) fn injects(&self, destination: &Destination) -> bool {
         self.injections.iter().any(|one| one.to == *destination)
@@ -147,10 +156,12 @@ impl Wall {
         if self.connections.fetch_add(1, Ordering::Relaxed) >= self.terms.limits.connections {
             return Err(Refusal::TooMany);
         }
+        let known = self.known.lock().get(destination).cloned();
         let dialing = async {
-            match self.terms.routes.get(destination) {
-                Some(route) => connect(&[*route]).await,
-                None => self.list.dial(destination).await,
+            match (self.terms.routes.get(destination), known) {
+                (Some(route), _) => connect(*route).await,
+                (None, Some((host, port))) => connect((host.as_str(), port)).await,
+                (None, None) => self.list.dial(destination).await,
             }
         };
         let dialed = timeout(self.terms.limits.connect_timeout, dialing).await;

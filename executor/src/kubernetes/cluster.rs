@@ -36,6 +36,8 @@ pub(super) struct Cluster {
     client: ClientFace,
     namespace: String,
     pods: Pods,
+    /// Where its API server is, for us.
+    server: (String, u16),
 }
 
 /// A client without a `Debug` of its own.
@@ -123,10 +125,15 @@ impl Connection {
         if let Some(cluster) = &*cluster {
             return Ok(cluster.clone());
         }
+        let config = self.config().await?;
+        let url = &config.cluster_url;
+        let default = if url.scheme_str() == Some("http") { 80 } else { 443 };
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let server = (host, url.port_u16().unwrap_or(default));
         let client = self.client().await?;
         let api = Api::namespaced(client.clone(), &self.namespace);
         let pods = Pods::follow(api, self.instance);
-        let made = Arc::new(Cluster { client: ClientFace(client), namespace: self.namespace.clone(), pods });
+        let made = Arc::new(Cluster { client: ClientFace(client), namespace: self.namespace.clone(), pods, server });
         *cluster = Some(made.clone());
         Ok(made)
     }
@@ -166,6 +173,10 @@ impl Cluster {
 
     pub(super) fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    pub(super) const fn server(&self) -> &(String, u16) {
+        &self.server
     }
 
     pub(super) const fn seen(&self) -> &Pods {

@@ -5,17 +5,18 @@ use std::time::SystemTime;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvVar, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec,
-    ResourceRequirements, SeccompProfile, SecurityContext, Toleration, Volume, VolumeMount,
+    Capabilities, Container, EmptyDirVolumeSource, EnvVar, HostAlias, LocalObjectReference, PodDNSConfig, PodSecurityContext,
+    PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, SecurityContext, Sysctl, Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::GRACE_SECONDS;
+use super::bulk::PORT;
 use super::token::FOLDER;
 use crate::labels::labels;
 use crate::pid1;
-use crate::spec::{ByteSize, Pod, SandboxSpec, Source};
+use crate::spec::{ByteSize, Pod, SandboxSpec, Source, loopbacks};
 use crate::{InstanceId, SandboxId};
 
 /// The label that a NetworkPolicy selects a tool's pods by.
@@ -35,6 +36,10 @@ const TTL_SECONDS: i32 = 30;
 const DISK: [&str; 2] = ["16Mi", "256Mi"];
 /// Room for a token, a certificate and a name.
 const CREDENTIALS: ByteSize = ByteSize(64 << 10);
+/// The lowest port that anybody may listen on; a sysctl that Kubernetes calls safe.
+const UNPRIVILEGED_PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
+/// A name server that is none: an address of the pod's own loopback.
+const NOBODY: &str = "127.128.0.1";
 
 /// The name of a sandbox's Job, which exists before the Job does.
 pub fn job_name(id: SandboxId) -> String {
@@ -87,6 +92,10 @@ fn pod_spec(spec: &SandboxSpec, pod: &Pod, id: SandboxId, account: &str, life: i
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         hostname: Some("sandbox".into()),
+        host_aliases: (!spec.network.is_empty()).then(|| names(spec)),
+        // Whatever it may reach has a name in there. Nobody answers for others.
+        dns_policy: (!spec.network.is_empty()).then(|| "None".into()),
+        dns_config: (!spec.network.is_empty()).then(|| PodDNSConfig { nameservers: Some(vec![NOBODY.into()]), ..PodDNSConfig::default() }),
         runtime_class_name: pod.runtime_class.clone(),
         node_selector: some(pod.node_selector.clone()),
         tolerations: (!pod.tolerations.is_empty()).then(|| pod.tolerations.iter().map(toleration).collect()),
@@ -98,6 +107,8 @@ fn pod_spec(spec: &SandboxSpec, pod: &Pod, id: SandboxId, account: &str, life: i
             run_as_group: Some(GROUP),
             fs_group: Some(GROUP),
             seccomp_profile: Some(seccomp()),
+            // Whoever listens for the tool there is nobody in particular.
+            sysctls: (!spec.network.is_empty()).then(|| vec![Sysctl { name: UNPRIVILEGED_PORTS.into(), value: "0".into() }]),
             ..PodSecurityContext::default()
         }),
         containers: vec![container(spec, pod)],
@@ -112,11 +123,7 @@ fn container(spec: &SandboxSpec, pod: &Pod) -> Container {
         name: CONTAINER.into(),
         image: Some(pod.image.clone()),
         // Entrypoint and command are the image's: the executor, and the tool's own command line.
-        env: Some(vec![
-            variable(pid1::LIFE_VARIABLE, spec.life.as_secs().max(1)),
-            // The executor itself counts too.
-            variable(pid1::PROCESSES_VARIABLE, u64::from(spec.pids)),
-        ]),
+        env: Some(environment(spec)),
         stdin: Some(true),
         // The kubelet closes it when the one attached stream goes: that is how the executor learns that the gateway died.
         stdin_once: Some(true),
@@ -138,6 +145,22 @@ fn container(spec: &SandboxSpec, pod: &Pod) -> Container {
         volume_mounts: Some(vec![mount("scratch", "/tmp"), mount("credentials", FOLDER)]),
         ..Container::default()
     }
+}
+
+fn environment(spec: &SandboxSpec) -> Vec<EnvVar> {
+    let bulk = (!spec.network.is_empty()).then(|| variable(pid1::BULK_VARIABLE, PORT.into()));
+    let always = [
+        variable(pid1::LIFE_VARIABLE, spec.life.as_secs().max(1)),
+        // The executor itself counts too.
+        variable(pid1::PROCESSES_VARIABLE, u64::from(spec.pids)),
+    ];
+    always.into_iter().chain(bulk).collect()
+}
+
+/// What the tool finds behind the names that it may connect to.
+fn names(spec: &SandboxSpec) -> Vec<HostAlias> {
+    let alias = |(name, address): (String, std::net::Ipv4Addr)| HostAlias { ip: address.to_string(), hostnames: Some(vec![name]) };
+    loopbacks(&spec.network).into_iter().map(alias).collect()
 }
 
 fn variable(name: &str, value: u64) -> EnvVar {

@@ -1,5 +1,6 @@
 //! One pod, from the creation of its Job to its report.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use kube::api::{AttachParams, AttachedProcess, ListParams, PostParams};
 use tokio::io::{AsyncReadExt, ReadHalf, SimplexStream, WriteHalf};
 use tokio::time::{sleep, timeout};
 
+use super::bulk::{Bulk, kept};
 use super::cluster::{Cluster, ClusterError, answered};
 use super::job::CONTAINER;
 use super::job_name;
@@ -19,8 +21,8 @@ use super::token;
 use crate::backend::REPORT_GRACE;
 use crate::error::{RunError, StartError};
 use crate::session::{Session, Ungreeted};
-use crate::spec::{SandboxSpec, Source};
-use crate::wire::{Invocation, Report, SecretFile, Sockets};
+use crate::spec::{API_SERVER, Destination, Reach, SandboxSpec, Source};
+use crate::wire::{Invocation, Report, SecretFile, SecretText, Sockets};
 use crate::{BackendKind, Host, Sandbox, SandboxId};
 
 /// How long the kubelet may take to tell that a pod whose stream ended is dead.
@@ -45,6 +47,10 @@ pub(super) struct KubernetesSandbox {
     id: SandboxId,
     pod: Placed,
     service_account: Option<String>,
+    /// What its names were made for.
+    network: BTreeSet<Reach>,
+    /// The stream for what its tool's connections carry.
+    bulk: Option<Bulk>,
     /// What was minted for its call.
     files: Vec<SecretFile>,
     attached: Attached,
@@ -91,8 +97,9 @@ pub(super) async fn start(
     let (name, uid) = placed(&cluster, id, &job).await?;
     let pod = Placed { cluster, job, name, uid };
     let attached = pod.attached().await?;
-    let service_account = source.service_account.clone();
-    Ok(KubernetesSandbox { id, pod, service_account, files: Vec::new(), attached })
+    let bulk = if spec.network.is_empty() { None } else { Some(Bulk::open(&pod.cluster, &pod.name).await?) };
+    let (service_account, network) = (source.service_account.clone(), spec.network.clone());
+    Ok(KubernetesSandbox { id, pod, service_account, network, bulk, files: Vec::new(), attached })
 }
 
 fn with(detail: String, words: &str) -> String {
@@ -153,6 +160,12 @@ async fn no_pod(cluster: &Cluster, id: SandboxId, job: &str) -> StartError {
     }
 }
 
+/// What tells a Kubernetes client in the pod where the API server is.
+fn in_cluster() -> [(String, SecretText); 2] {
+    [("KUBERNETES_SERVICE_HOST", API_SERVER), ("KUBERNETES_SERVICE_PORT", "443")]
+        .map(|(name, value)| (name.to_owned(), SecretText::new(value)))
+}
+
 /// What the executor wrote to its standard error.
 async fn last_words(stream: &mut AttachedProcess) -> String {
     let Some(stderr) = stream.stderr() else { return String::new() };
@@ -168,12 +181,13 @@ impl Sandbox for KubernetesSandbox {
     }
 
     async fn idle(&mut self) -> String {
-        let Self { attached, pod, .. } = self;
+        let Self { attached, pod, bulk, .. } = self;
         let ended = pod.cluster.seen().until(&pod.job, |seen| verdict("its pod ended", seen));
         tokio::select! {
             why = attached.session.idle() => why,
             error = ended => error.to_string(),
             () = attached.broken.clone() => "its stream broke".into(),
+            () = kept(bulk) => "its stream for bulk broke".into(),
         }
     }
 
@@ -185,9 +199,16 @@ impl Sandbox for KubernetesSandbox {
     }
 
     async fn invoke(self: Box<Self>, mut invocation: Invocation, host: &dyn Host) -> Result<Report, RunError> {
-        let Self { pod, service_account, files, attached: Attached { session, _stream, broken }, .. } = *self;
-        // Without an account there is nothing for it to reach.
-        invocation.sockets = if service_account.is_some() { Sockets::Internet } else { Sockets::Unix };
+        let Self { pod, service_account, network, bulk, files, attached: Attached { session, _stream, broken }, .. } = *self;
+        let wall = host.wall();
+        if let (Some(wall), Some(_)) = (&wall, &service_account) {
+            let (host, port) = pod.cluster.server();
+            wall.know(Destination::api_server(), host.clone(), *port);
+            invocation.environment.extend(in_cluster());
+        }
+        invocation.faces = wall.and_then(|wall| wall.faces(&network));
+        // Its pod has a network. What it may reach, it reaches through the wall.
+        invocation.sockets = if invocation.faces.is_some() { Sockets::Loopback } else { Sockets::Unix };
         invocation.files.extend(files);
         if broken.clone().now_or_never().is_some() {
             return Err(RunError::NotDelivered("its stream broke".into()));
@@ -198,7 +219,7 @@ impl Sandbox for KubernetesSandbox {
             sleep(READ_ON).await;
         };
         let result = tokio::select! {
-            result = session.run(invocation, host) => result,
+            result = session.run_beside(bulk.map(Bulk::stream), invocation, host) => result,
             () = broken => Err(RunError::Lost("its stream broke".into())),
         };
         match result {

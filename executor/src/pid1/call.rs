@@ -19,6 +19,7 @@ use super::exec::Program;
 use super::faces::Faces;
 use super::files;
 use super::launch::{self, Launcher, Tool};
+use super::loopback;
 use super::output::{self, Tail};
 use super::reap::Reaper;
 use crate::frame::Outbox;
@@ -112,7 +113,8 @@ impl Call {
     /// Serves the tool's pipes until it is over, then ends everything and empties them. No end of a pipe is waited for before
     /// that: a daemon may hold one forever.
     async fn attend(&self, tool: Tool, reaper: &mut Reaper, spans: &mut Spans, running: SystemTime) -> io::Result<Outcome> {
-        let Tool { pid, stdin, stdout, stderr } = tool;
+        let Tool { pid, stdin, stdout, stderr, asks } = tool;
+        let _asked = asks.map(|asks| AbortOnDropHandle::new(tokio::spawn(loopback::serve(asks))));
         let feeding = tokio::spawn(feed(stdin, self.invocation.stdin.clone()));
         let mut stdout = tokio::spawn(output::stdout(stdout, self.invocation.output_limit.0, self.outbox.clone()));
         let stderr = tokio::spawn(output::stderr(stderr, self.outbox.clone()));

@@ -10,6 +10,9 @@ pub const LIFE_VARIABLE: &str = "MAYFLY_LIFE_SECONDS";
 /// Likewise the most processes and threads of the tool, where the engine cannot limit them: on Kubernetes the kubelet has one
 /// limit for all pods. It counts everything that runs as the sandbox's user, so the user must be the sandbox's alone.
 pub const PROCESSES_VARIABLE: &str = "MAYFLY_PROCESSES";
+/// Likewise the port of the loopback at which the gateway's second stream arrives, where the first is not for bulk: on Kubernetes it
+/// is written to a file of the node.
+pub const BULK_VARIABLE: &str = "MAYFLY_BULK_PORT";
 /// How long an executor lives that was not told: long enough for any call, short enough to be no leak.
 const DEFAULT_LIFE: Duration = Duration::from_secs(3600);
 
@@ -42,6 +45,8 @@ pub(super) struct Run {
     pub(super) keep: Vec<String>,
     /// The most processes and threads of the tool, where the engine does not say.
     pub(super) processes: Option<u64>,
+    /// Where the gateway connects for what the tool's connections carry, where that has a stream of its own.
+    pub(super) bulk: Option<u16>,
     /// What runs when the invocation names no command.
     pub(super) argv: Vec<String>,
 }
@@ -89,7 +94,8 @@ fn exec(mut arguments: impl Iterator<Item = String>) -> Result<Command, String> 
 
 fn run(mut arguments: impl Iterator<Item = String>) -> Result<Run, String> {
     let life = told(LIFE_VARIABLE)?.map_or(DEFAULT_LIFE, Duration::from_secs);
-    let mut run = Run { life, keep: vec![], processes: told(PROCESSES_VARIABLE)?, argv: vec![] };
+    let bulk = told(BULK_VARIABLE)?.map(u16::try_from).transpose().map_err(|_| format!("{BULK_VARIABLE} is no port"))?;
+    let mut run = Run { life, keep: vec![], processes: told(PROCESSES_VARIABLE)?, bulk, argv: vec![] };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
@@ -130,7 +136,7 @@ mod tests {
         let line = with_life(&entrypoint(["PYTHONPATH"]), Duration::from_secs(90)).unwrap();
         let arguments = [&line[1..], &words("python -u --life-seconds")].concat();
         let argv = words("python -u --life-seconds");
-        let expected = Run { life: Duration::from_secs(90), keep: words("PYTHONPATH"), processes: None, argv };
+        let expected = Run { life: Duration::from_secs(90), keep: words("PYTHONPATH"), processes: None, bulk: None, argv };
         assert_eq!(parse(arguments), Ok(Command::Run(expected)));
     }
 

@@ -5,16 +5,18 @@
 //! tool inherits the pipes and nothing else.
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use rustix::fs::statvfs;
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::stdio;
 use serde::{Deserialize, Serialize};
@@ -65,6 +67,7 @@ fn become_tool(parent: &OwnedFd, processes: Option<u64>) -> io::Error {
         match program.sockets {
             Sockets::Unix => inside.stay()?,
             Sockets::Internet => {}
+            Sockets::Loopback => hand_over(parent, &inside.ask()?)?,
         }
         Ok(program)
     });
@@ -81,6 +84,21 @@ fn program(parent: &OwnedFd) -> io::Result<Program> {
     let mut told = Vec::new();
     UnixStream::from(parent.try_clone()?).read_to_end(&mut told)?;
     ciborium::from_reader(&told[..]).map_err(|_| io::Error::other("the executor did not say what to run"))
+}
+
+/// The one byte that goes with a descriptor, and is no text.
+pub(super) const WITH_LISTENER: u8 = 0;
+
+/// Gives the executor what its tool will ask it through.
+fn hand_over(parent: &OwnedFd, listener: &OwnedFd) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [listener.as_fd()];
+    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(io::Error::other("no room for a descriptor"));
+    }
+    sendmsg(parent, &[IoSlice::new(&[WITH_LISTENER])], &mut control, SendFlags::empty())?;
+    Ok(())
 }
 
 fn receive(parent: &OwnedFd) -> io::Result<[OwnedFd; 3]> {

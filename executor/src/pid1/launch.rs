@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,16 +13,18 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
 use zeroize::Zeroizing;
 
 use super::command::exec_arguments;
-use super::exec::Program;
-use crate::wire::SecretText;
+use super::exec::{Program, WITH_LISTENER};
+use crate::wire::{SecretText, Sockets};
 
 /// What the tool finds when neither its image nor the invocation says otherwise. `HOME` and `TMPDIR` are ours to say: nothing else
 /// is writable.
@@ -43,6 +45,8 @@ pub(super) struct Tool {
     pub(super) stdin: pipe::Sender,
     pub(super) stdout: pipe::Receiver,
     pub(super) stderr: pipe::Receiver,
+    /// What it asks for its sockets through, where it may not make them itself.
+    pub(super) asks: Option<OwnedFd>,
 }
 
 /// The environment of the tool: the defaults, then what the image sets, then what is always so, then what the invocation adds.
@@ -127,18 +131,46 @@ impl Launcher {
             socket.shutdown().await
         };
         let written = written.await;
+        let asks = match program.sockets {
+            Sockets::Loopback => listener(&socket, &mut why).await?,
+            Sockets::Unix | Sockets::Internet => None,
+        };
         (&mut socket).take(MAX_ERROR).read_to_string(&mut why).await?;
         if why.is_empty() {
             written?;
+        }
+        if program.sockets == Sockets::Loopback && asks.is_none() && why.is_empty() {
+            return Err(io::Error::other("the tool did not say what it asks for its sockets through"));
         }
         let tool = Tool {
             pid: self.pid,
             stdin: pipe::Sender::from_owned_fd(stdin)?,
             stdout: pipe::Receiver::from_owned_fd(stdout)?,
             stderr: pipe::Receiver::from_owned_fd(stderr)?,
+            asks,
         };
         Ok((tool, why))
     }
+}
+
+/// The descriptor that comes first, or the beginning of why there is none.
+async fn listener(socket: &tokio::net::UnixStream, why: &mut String) -> io::Result<Option<OwnedFd>> {
+    let received = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let received = recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let fds = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        Ok((byte[..received.bytes].first().copied(), fds))
+    };
+    let (byte, listener) = socket.async_io(Interest::READABLE, received).await?;
+    if let Some(byte) = byte.filter(|byte| *byte != WITH_LISTENER) {
+        why.push(char::from(byte));
+    }
+    Ok(listener)
 }
 
 /// The image's working directory, where it has one; the writable folder otherwise.
@@ -175,7 +207,6 @@ pub(super) fn scratch_is_full() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Sockets;
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()

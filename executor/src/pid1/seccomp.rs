@@ -6,11 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+    TargetArch, sock_filter,
 };
+
+use super::notify;
 
 /// The socket families a sandbox has a use for, the ones that stay inside first.
 const FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
@@ -24,18 +27,40 @@ pub(super) fn narrow() -> io::Result<()> {
     apply(&program(rules().map_err(unbuilt)?).map_err(unbuilt)?)
 }
 
-/// The rest of it, for a tool that opens no internet sockets: built ahead of the call that says so.
-pub(super) struct Inside(BpfProgram);
+/// The rest of it, which depends on the call: built ahead of it.
+pub(super) struct Inside {
+    no_internet: BpfProgram,
+    streams_only: BpfProgram,
+    asking: BpfProgram,
+}
 
 impl Inside {
     pub(super) fn prepare() -> io::Result<Self> {
-        families(&FAMILIES[..INSIDE]).and_then(program).map(Self).map_err(unbuilt)
+        let no_internet = families(&FAMILIES[..INSIDE]).and_then(program).map_err(unbuilt)?;
+        let streams_only = not_streams().and_then(program).map_err(unbuilt)?;
+        let asking = streams().and_then(|rules| compiled(rules, SeccompAction::Trace(0))).map_err(unbuilt)?;
+        Ok(Self { no_internet, streams_only, asking: asking.into_iter().map(notified).collect() })
     }
 
-    /// Nothing that this process becomes opens one.
+    /// Nothing that this process becomes opens an internet socket.
     pub(super) fn stay(&self) -> io::Result<()> {
-        apply(&self.0)
+        apply(&self.no_internet)
     }
+
+    /// What this process becomes opens none by itself: it asks whoever has what is returned, for streams alone.
+    pub(super) fn ask(&self) -> io::Result<OwnedFd> {
+        apply(&self.streams_only)?;
+        notify::install(&self.asking)
+    }
+}
+
+/// The compiler knows no notification; the action that hands over to a tracer stands for it.
+fn notified(mut instruction: sock_filter) -> sock_filter {
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    if instruction.code == RETURN && instruction.k == libc::SECCOMP_RET_TRACE {
+        instruction.k = libc::SECCOMP_RET_USER_NOTIF;
+    }
+    instruction
 }
 
 fn apply(program: &BpfProgram) -> io::Result<()> {
@@ -76,14 +101,51 @@ fn families(allowed: &[i32]) -> Result<Rules, BackendError> {
     Ok(BTreeMap::from([(libc::SYS_socket, vec![foreign.clone()]), (libc::SYS_socketpair, vec![foreign])]))
 }
 
+/// The part of a socket's type that is no flag.
+const TYPE: u64 = 0xf;
+
+/// Streams of the internet.
+fn streams() -> Result<Rules, BackendError> {
+    let stream = SeccompCmpOp::MaskedEq(TYPE);
+    let of = |family: &i32| {
+        SeccompRule::new(vec![
+            compare(0, SeccompCmpOp::Eq, *family as u64)?,
+            compare(1, stream.clone(), libc::SOCK_STREAM as u64)?,
+        ])
+    };
+    Ok(BTreeMap::from([(libc::SYS_socket, FAMILIES[INSIDE..].iter().map(of).collect::<Result<_, _>>()?)]))
+}
+
+/// Everything else of the internet: other types, and streams that are not TCP.
+fn not_streams() -> Result<Rules, BackendError> {
+    let mut refused = Vec::new();
+    for family in FAMILIES[INSIDE..].iter().map(|family| *family as u64) {
+        for kind in (0..=TYPE).filter(|kind| *kind != libc::SOCK_STREAM as u64) {
+            refused.push(SeccompRule::new(vec![
+                compare(0, SeccompCmpOp::Eq, family)?,
+                compare(1, SeccompCmpOp::MaskedEq(TYPE), kind)?,
+            ])?);
+        }
+        refused.push(SeccompRule::new(vec![
+            compare(0, SeccompCmpOp::Eq, family)?,
+            compare(2, SeccompCmpOp::Ne, 0)?,
+            compare(2, SeccompCmpOp::Ne, libc::IPPROTO_TCP as u64)?,
+        ])?);
+    }
+    Ok(BTreeMap::from([(libc::SYS_socket, refused)]))
+}
+
 fn compare(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, BackendError> {
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
 }
 
 fn program(rules: Rules) -> Result<BpfProgram, BackendError> {
-    let refused = SeccompAction::Errno(libc::EPERM as u32);
+    compiled(rules, SeccompAction::Errno(libc::EPERM as u32))
+}
+
+fn compiled(rules: Rules, action: SeccompAction) -> Result<BpfProgram, BackendError> {
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(on_every_abi(rules), SeccompAction::Allow, refused, arch)?.try_into()
+    SeccompFilter::new(on_every_abi(rules), SeccompAction::Allow, action, arch)?.try_into()
 }
 
 /// x32 has the architecture of x86-64 and system call numbers of its own: where a kernel has it, it is a second door to each.
@@ -103,7 +165,7 @@ mod tests {
     #[test]
     fn the_filter_can_be_built_for_this_machine() {
         assert!(
-            [rules(), families(&FAMILIES[..INSIDE])]
+            [rules(), families(&FAMILIES[..INSIDE]), streams(), not_streams()]
                 .into_iter()
                 .all(|rules| program(rules.unwrap()).is_ok_and(|p| !p.is_empty()))
         );

@@ -5,24 +5,24 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::io::AsyncRead;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, interval_at, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::bulk::Bulk;
 use super::call::Call;
 use super::command::Run;
 use super::launch::Launcher;
 use super::streams::{Input, Output};
 use crate::frame::{FrameReader, FrameWriter, Outbox, PING, SILENCE, pump};
 use crate::seal::{Direction, Seal};
-use crate::tunnel::{Carrier, Inlet};
-use crate::wire::{FromExecutor, Invocation, PROTOCOL, Sockets, ToExecutor};
+use crate::tunnel::{self, Carrier, End, Inlet};
+use crate::wire::{FromExecutor, Invocation, PROTOCOL, ToExecutor};
 
 /// How long it waits to be greeted. The greeting comes right after the start, or, where a gateway has to attach to what runs
 /// already, as soon as it has seen it run.
 const NOBODY: Duration = Duration::from_secs(30);
-
-/// Where the API server is, as Kubernetes tells every container. A tool with a token has to know.
-const CLUSTER: [&str; 2] = ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"];
 
 /// How long it waits for the gateway to have read its report.
 const PARTING: Duration = Duration::from_secs(30);
@@ -53,13 +53,21 @@ pub(super) async fn serve(stdin: OwnedFd, stdout: OwnedFd, options: Run, born: I
     let mut writer: Writer = FrameWriter::new(Output::new(stdout).map_err(before)?);
     let end_of_life = born + options.life;
     let launcher = Launcher::start(options.processes).map_err(before)?;
+    let bulk = match options.bulk {
+        Some(port) => Some(Bulk::listen(port).await.map_err(before)?),
+        None => None,
+    };
     let invocation = wait(&mut reader, &mut writer, end_of_life).await?;
+    let bulk = match bulk.filter(|_| invocation.faces.is_some()) {
+        Some(bulk) => Some(bulk.stream().await.map_err(before)?),
+        None => None,
+    };
     reader.seal(Seal::new(&invocation.key, Direction::ToExecutor));
     writer.seal(Seal::new(&invocation.key, Direction::FromExecutor));
     // Nothing is started before this is written: who does not see it may trust that nothing ran, if it sees our exit code.
     writer.send(&FromExecutor::Accepted).await.map_err(before)?;
     let deadline = (Instant::now() + invocation.timeout).min(end_of_life);
-    converse(reader, writer, invocation, options, launcher, deadline).await
+    converse(reader, writer, bulk, invocation, options, launcher, deadline).await
 }
 
 /// Answers until there is an invocation. A gateway that died may leave a stream that does not end: nobody is waited for long.
@@ -87,6 +95,7 @@ async fn wait(reader: &mut Reader, writer: &mut Writer, end_of_life: Instant) ->
 async fn converse(
     mut reader: Reader,
     mut writer: Writer,
+    bulk: Option<TcpStream>,
     invocation: Invocation,
     options: Run,
     launcher: Launcher,
@@ -94,11 +103,19 @@ async fn converse(
 ) -> Result<(), Ended> {
     let cancel = CancellationToken::new();
     let (outbox, queue) = Outbox::new();
-    let cluster = if invocation.sockets == Sockets::Internet { &CLUSTER[..] } else { &[] };
-    let kept = options.keep.iter().map(String::as_str).chain(cluster.iter().copied());
+    let kept = options.keep.iter().map(String::as_str);
     let image_environment = kept.filter_map(|name| Some((name.to_owned(), env::var(name).ok()?))).collect();
-    let carried = invocation.faces.as_ref().map(|_| Carrier::over(&outbox, |chunk| FromExecutor::Tunnel { chunk }));
-    let (inlet, carrier) = carried.unzip();
+    let (inlet, carrier, _moving) = match (&invocation.faces, bulk) {
+        (None, _) => (None, None, None),
+        (Some(_), None) => {
+            let (inlet, carrier) = Carrier::over(&outbox, |chunk| FromExecutor::Tunnel { chunk });
+            (Some(inlet), Some(carrier), None)
+        }
+        (Some(_), Some(bulk)) => {
+            let (carrier, moving) = tunnel::beside(bulk, &invocation.key, End::Executor);
+            (None, Some(carrier), Some(AbortOnDropHandle::new(tokio::spawn(moving))))
+        }
+    };
     let (argv, cancel_call, outbox_call) = (options.argv, cancel.clone(), outbox.clone());
     let call =
         Call { invocation, argv, image_environment, deadline, cancel: cancel_call, outbox: outbox_call, carrier };

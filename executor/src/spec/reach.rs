@@ -23,6 +23,16 @@ impl Destination {
     }
 }
 
+/// Where the tools of pods find the API server of their cluster: the name that its certificate has for them.
+pub const API_SERVER: &str = "kubernetes.default.svc";
+
+impl Destination {
+    /// The API server of the cluster that a pod is in.
+    pub fn api_server() -> Self {
+        Self { host: API_SERVER.to_owned(), port: 443 }
+    }
+}
+
 impl FromStr for Destination {
     type Err = String;
 

@@ -17,7 +17,7 @@ use crate::support::{Listener, Rig, executor, invocation, rig, spec};
 pub(crate) const TAG: &str = "mayfly-test/conformance:test";
 
 /// The conformance tool as a static program.
-fn tool() -> &'static Path {
+pub(crate) fn tool() -> &'static Path {
     static TOOL: OnceLock<std::path::PathBuf> = OnceLock::new();
     TOOL.get_or_init(|| {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance_tool");

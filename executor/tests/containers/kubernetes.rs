@@ -11,12 +11,13 @@ use kube::api::{Api, DeleteParams, LogParams, PostParams};
 use mayfly_executor::conformance::{self, Fixture, Fixtures, Scenario};
 use mayfly_executor::error::{RunError, StartError};
 use mayfly_executor::kubernetes::{job, job_name};
-use mayfly_executor::spec::{SandboxSpec, Source};
+use mayfly_executor::spec::{Destination, Reach, SandboxSpec, Source};
 use mayfly_executor::wire::{Exit, SecretFile, SecretText};
 use mayfly_executor::{Backend, SandboxId};
 
 use crate::cluster::{Cluster, NAMESPACE, READER, backend, cluster, destroyed, pod_name, pods, spec};
 use crate::support::{self, Listener, invocation};
+use crate::wall;
 
 struct Containers(String);
 
@@ -38,6 +39,40 @@ async fn it_passes_the_conformance_suite() {
         Ok(passed) => assert_eq!(passed.len(), 22, "{passed:?}"),
         Err(broken) => panic!("{}", broken.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_tools_reach_what_is_listed_through_the_wall() {
+    let Some(Cluster { backend, image, .. }) = cluster().await else { return };
+    wall::check(&backend, &spec(&image)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_with_an_account_reaches_its_api_server_and_nothing_of_its_pods_network() {
+    let Some(Cluster { backend, image, .. }) = cluster().await else { return };
+    let Source::Pod(pod) = spec(&image).source else { panic!("no pod") };
+    let pod = mayfly_executor::spec::Pod { service_account: Some(READER.into()), ..pod };
+    let network = [Destination::api_server()].map(Reach::One);
+    let spec = SandboxSpec { source: Source::Pod(pod), network: network.clone().into(), ..spec(&image) };
+    let run = async |command: &[&str]| {
+        let (id, wall) = (SandboxId::generate(), wall::of(network.clone().into()));
+        let mut sandbox = backend.start(id, &spec).await.unwrap();
+        let invocation = invocation(command);
+        sandbox.mint(&invocation).await.unwrap();
+        let report = sandbox.invoke(invocation, &Listener::behind(wall.clone())).await.unwrap();
+        destroyed(&backend, id).await;
+        assert_eq!(report.exit, Exit::Code(0), "{report:?}");
+        (String::from_utf8(report.stdout.to_vec()).unwrap(), wall)
+    };
+    // It answers plain HTTP with a complaint, which is an answer; the greeting of TLS needs a name that is its own.
+    let (said, wall) = run(&["/tool", "ask", "kubernetes.default.svc:443", "\0"]).await;
+    assert!(said.contains("400 Bad Request") || said.contains("HTTP request"), "{said}");
+    assert_eq!(wall.contacts()[0].connections, 1);
+    let (look, _) = run(&["/tool", "look"]).await;
+    assert!(look.contains("\"KUBERNETES_SERVICE_HOST\": \"kubernetes.default.svc\""), "{look}");
+    // What a pod's network has: the API server's own address, the kubelet, the name servers.
+    let (reached, _) = run(&["/tool", "knock", "10.96.0.1:443", "10.250.0.1:10250", "10.244.0.1:10250", "10.96.0.10:53/udp", "169.254.169.254:80"]).await;
+    assert_eq!(reached, "{\"reached\": []}");
 }
 
 #[tokio::test]
