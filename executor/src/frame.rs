@@ -2,8 +2,8 @@
 //!
 //! A frame is a length (unsigned 32-bit, big-endian) and that many bytes of CBOR (RFC 8949). The first frame each way is in the
 //! clear, because the key travels in one of them; [`FrameWriter::seal`] and [`FrameReader::seal`] seal all that follow. What was in
-//! a frame does not stay in its buffers: they are wiped once it is written or read. Of a frame of more than a few KiB, what a buffer
-//! held before it had to move may stay behind.
+//! a frame in the clear, secrets included, does not stay in its buffers: they are wiped once it is written or read. Of one of more than
+//! a few KiB, what a buffer held before it had to move may stay behind.
 //!
 //! Any number of parties may send at once through clones of an [`Outbox`]; [`pump`] alone owns the stream. The queue is short and
 //! first come, first served, so that whoever sends much waits, and a sign of life is never more than a queue behind.
@@ -66,11 +66,6 @@ fn codec() -> LengthDelimitedCodec {
     codec.num_skip(0).length_adjustment(HEAD as isize).new_codec()
 }
 
-fn encode<T: Serialize>(frame: &T) -> Result<Zeroizing<Vec<u8>>, FrameError> {
-    let mut body = Zeroizing::new(Vec::with_capacity(ROOM));
-    ciborium::into_writer(frame, &mut *body).map_err(|_| FrameError::Malformed)?;
-    Ok(body)
-}
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
     let mut rest = body;
@@ -105,29 +100,45 @@ impl<W: AsyncWrite + Unpin, T: Serialize> FrameWriter<W, T> {
     /// # Errors
     /// When the frame is too long or the stream fails.
     pub async fn send(&mut self, frame: &T) -> Result<(), FrameError> {
-        let mut body = encode(frame)?;
-        if body.len() + OVERHEAD > MAX_FRAME {
-            return Err(FrameError::TooLong);
-        }
-        if let Some(seal) = &mut self.seal {
-            seal.seal(&mut body)?;
-        }
-        let length = u32::try_from(body.len()).map_err(|_| FrameError::TooLong)?.to_be_bytes();
         // A future that was dropped half-way left its rest here: it goes first, and the stream stays in step.
-        let rest = self.current.get(self.written..).unwrap_or_default();
-        let mut next = Zeroizing::new(Vec::with_capacity(rest.len() + HEAD + body.len()));
-        next.extend_from_slice(rest);
-        next.extend_from_slice(&length);
-        next.extend_from_slice(&body);
-        (self.current, self.written) = (next, 0);
+        self.current.drain(..self.written);
+        self.written = 0;
+        let start = self.current.len();
+        if let Err(error) = self.append(frame) {
+            self.current.truncate(start);
+            return Err(error);
+        }
         while self.unfinished() {
             match self.stream.write(&self.current[self.written..]).await? {
                 0 => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 written => self.written += written,
             }
         }
-        self.current.zeroize();
+        // What is sealed is no secret any more.
+        if self.seal.is_none() {
+            self.current.zeroize();
+        }
+        self.current.clear();
+        self.written = 0;
         Ok(self.stream.flush().await?)
+    }
+
+    fn append(&mut self, frame: &T) -> Result<(), FrameError> {
+        let start = self.current.len();
+        self.current.reserve(ROOM);
+        self.current.extend_from_slice(&[0; HEAD]);
+        ciborium::into_writer(frame, &mut *self.current).map_err(|_| FrameError::Malformed)?;
+        let body = start + HEAD;
+        if self.current.len() - body + OVERHEAD > MAX_FRAME {
+            return Err(FrameError::TooLong);
+        }
+        if let Some(seal) = &mut self.seal {
+            let tag = seal.seal(&mut self.current[body..])?;
+            self.current.extend_from_slice(&tag);
+        }
+        let length = u32::try_from(self.current.len() - body).map_err(|_| FrameError::TooLong)?;
+        self.current[start..body].copy_from_slice(&length.to_be_bytes());
+        Ok(())
     }
 
     /// Whether the last frame left in part at most: a peer cannot have read it.
@@ -170,9 +181,7 @@ impl<R: AsyncRead + Unpin, T: DeserializeOwned> FrameReader<R, T> {
             body.zeroize();
             return frame.map(Some);
         };
-        let mut opened = Zeroizing::new(body[HEAD..].to_vec());
-        seal.open(&mut opened)?;
-        decode(&opened).map(Some)
+        decode(seal.open(&mut body[HEAD..])?).map(Some)
     }
 }
 
@@ -336,7 +345,8 @@ mod tests {
 
     #[test]
     fn what_follows_a_value_inside_its_frame_is_refused() {
-        let mut body = encode(&FromExecutor::Ping).unwrap();
+        let mut body = Vec::new();
+        ciborium::into_writer(&FromExecutor::Ping, &mut body).unwrap();
         body.push(0);
         assert!(matches!(decode::<FromExecutor>(&body), Err(FrameError::Malformed)));
     }

@@ -4,7 +4,7 @@
 //! direction, and never travels: a frame that was replayed, moved, dropped or turned back opens under no nonce the receiver tries.
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
-use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
+use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce, Tag};
 use thiserror::Error;
 
 use crate::wire::WireKey;
@@ -51,25 +51,30 @@ impl Seal {
         Self { cipher: ChaCha20Poly1305::new(&Key::from(key.0)), direction, next: Some(0) }
     }
 
-    /// Seals `body` in place, as the next frame.
+    /// Seals `body` in place, as the next frame; what is returned belongs behind it.
     ///
     /// # Errors
     /// When the counter is used up.
-    pub fn seal(&mut self, body: &mut Vec<u8>) -> Result<(), SealError> {
+    pub fn seal(&mut self, body: &mut [u8]) -> Result<[u8; OVERHEAD], SealError> {
         let nonce = self.advance()?;
-        self.cipher.encrypt_in_place(&nonce, b"", body).map_err(|_| SealError)
+        let tag = self.cipher.encrypt_inout_detached(&nonce, b"", body.into()).map_err(|_| SealError)?;
+        Ok(tag.into())
     }
 
-    /// Opens `body` in place, if it is the next frame. After one failure nothing opens any more.
+    /// Opens `body` in place, if it is the next frame: what was sealed. After one failure nothing opens any more.
     ///
     /// # Errors
     /// When `body` is anything but the next frame that the peer sealed.
-    pub fn open(&mut self, body: &mut Vec<u8>) -> Result<(), SealError> {
+    pub fn open<'a>(&mut self, body: &'a mut [u8]) -> Result<&'a [u8], SealError> {
         let nonce = self.advance()?;
-        self.cipher.decrypt_in_place(&nonce, b"", body).map_err(|_| {
+        let opened = body.split_last_chunk_mut::<OVERHEAD>().and_then(|(body, tag)| {
+            self.cipher.decrypt_inout_detached(&nonce, b"", body.into(), &Tag::from(*tag)).ok()?;
+            Some(&*body)
+        });
+        if opened.is_none() {
             self.next = None;
-            SealError
-        })
+        }
+        opened.ok_or(SealError)
     }
 
     fn advance(&mut self) -> Result<Nonce, SealError> {
@@ -95,8 +100,8 @@ mod tests {
 
     fn sealed(seal: &mut Seal, text: &[u8]) -> Vec<u8> {
         let mut body = text.to_vec();
-        seal.seal(&mut body).unwrap();
-        body
+        let tag = seal.seal(&mut body).unwrap();
+        [&body[..], &tag].concat()
     }
 
     #[test]
@@ -104,8 +109,7 @@ mod tests {
         let (mut sender, mut receiver) = pair();
         let (mut first, second) = (sealed(&mut sender, b"one"), sealed(&mut sender, b"two"));
         let replay = first.clone();
-        receiver.open(&mut first).unwrap();
-        assert_eq!(first, b"one");
+        assert_eq!(receiver.open(&mut first).unwrap(), b"one");
         assert_eq!(receiver.open(&mut replay.clone()), Err(SealError));
         // Closed for good, the honest frame included.
         assert_eq!(receiver.open(&mut second.clone()), Err(SealError));
@@ -139,8 +143,7 @@ mod tests {
             let mut body = sealed(&mut sender, &text);
             prop_assert_eq!(body.len(), text.len() + OVERHEAD);
             prop_assert!(text.len() < 8 || !body.windows(text.len()).any(|w| w == text));
-            receiver.open(&mut body).unwrap();
-            prop_assert_eq!(body, text);
+            prop_assert_eq!(receiver.open(&mut body).unwrap(), text);
         }
 
         #[test]

@@ -66,9 +66,10 @@ struct Tunnel {
     to: Destination,
 }
 
-/// Serves one connection to its end.
-pub(super) async fn serve(stream: Io, face: Face, wall: Arc<Wall>) {
-    let client = Client::builder(TokioExecutor::new()).http1_max_buf_size(HEAD).build(Connector(wall.clone()));
+/// Serves one connection to its end. `standing` is one to its destination that was made before it turned out to be HTTP.
+pub(super) async fn serve(stream: Io, face: Face, wall: Arc<Wall>, standing: Option<Metered>) {
+    let connector = Connector { wall: wall.clone(), standing: Arc::new(Mutex::new(standing)) };
+    let client = Client::builder(TokioExecutor::new()).http1_max_buf_size(HEAD).build(connector);
     let conversation = Conversation { face, wall, client, tunnel: Mutex::default() };
     let answering = service_fn(|request| async { Ok::<_, Infallible>(conversation.answer(request).await) });
     let mut server = http1::Builder::new();
@@ -165,7 +166,10 @@ impl Conversation {
 
 /// Connects where the wall has let a request go.
 #[derive(Clone)]
-struct Connector(Arc<Wall>);
+struct Connector {
+    wall: Arc<Wall>,
+    standing: Arc<Mutex<Option<Metered>>>,
+}
 
 /// A connection as the client keeps it.
 struct Upstream(TokioIo<Stream>);
@@ -186,9 +190,13 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let wall = self.0.clone();
+        let (wall, standing) = (self.wall.clone(), self.standing.lock().take());
         Box::pin(async move {
-            let stream = wall.connect(&Target::of(&uri)?).await?;
+            let target = Target::of(&uri)?;
+            let stream = match standing.filter(|_| !target.tls) {
+                Some(standing) => Stream::Left(standing),
+                None => wall.connect(&target).await?,
+            };
             Ok(Upstream(TokioIo::new(stream)))
         })
     }

@@ -33,8 +33,7 @@ pub(super) fn relay(mut near: Io, far: Metered, to: Destination, wall: Arc<Wall>
         };
         match first {
             First::Http => {
-                drop(far);
-                http::serve(Io::new(Begun::new(said, near)), Face::Direct(to), wall).await;
+                http::serve(Io::new(Begun::new(said, near)), Face::Direct(to), wall, Some(far)).await;
                 return Ok(());
             }
             First::Tls(name) => sniff::agrees(name.as_deref(), &to, wall.list())?,

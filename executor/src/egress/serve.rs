@@ -42,9 +42,9 @@ async fn accept(carrier: Carrier, wall: &Arc<Wall>, connections: &mut JoinSet<()
 async fn one(stream: yamux::Stream, wall: Arc<Wall>) {
     let mut stream = stream.compat();
     match Opening::read(&mut stream).await {
-        Ok(Opening::Proxy) => http::serve(Io::new(stream), Face::Proxy, wall).await,
+        Ok(Opening::Proxy) => http::serve(Io::new(stream), Face::Proxy, wall, None).await,
         // What is added to has to be seen.
-        Ok(Opening::Direct(to)) if wall.injects(&to) => http::serve(Io::new(stream), Face::Direct(to), wall).await,
+        Ok(Opening::Direct(to)) if wall.injects(&to) => http::serve(Io::new(stream), Face::Direct(to), wall, None).await,
         Ok(Opening::Direct(to)) => raw::serve(Io::new(stream), to, wall).await,
         Err(_) => {}
     }

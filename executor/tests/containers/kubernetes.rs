@@ -65,7 +65,7 @@ async fn a_tool_with_an_account_reaches_its_api_server_and_nothing_of_its_pods_n
         (String::from_utf8(report.stdout.to_vec()).unwrap(), wall)
     };
     // It answers plain HTTP with a complaint, which is an answer; the greeting of TLS needs a name that is its own.
-    let (said, wall) = run(&["/tool", "ask", "kubernetes.default.svc:443", "\0"]).await;
+    let (said, wall) = run(&["/tool", "ask", "kubernetes.default.svc:443", "GET / HTTP/1.1\r\nHost: kubernetes.default.svc\r\n\r\n"]).await;
     assert!(said.contains("400 Bad Request") || said.contains("HTTP request"), "{said}");
     assert_eq!(wall.contacts()[0].connections, 1);
     let (look, _) = run(&["/tool", "look"]).await;
