@@ -39,7 +39,8 @@ async fn main() {
     let (web, bulk) = (served(web).await, served(bulk).await);
     let outside = Figures::of(|command| {
         let place = if command[1] == "requests" { web } else { bulk };
-        let command: Vec<_> = command.iter().map(|word| if word.contains(".example.") { place.to_string() } else { (*word).into() }).collect();
+        let command: Vec<_> =
+            command.iter().map(|word| if word.contains(".example.") { place.to_string() } else { (*word).into() }).collect();
         let output = Command::new(images::tool()).args(&command[1..]).output().unwrap();
         std::future::ready(String::from_utf8(output.stdout).unwrap())
     })
@@ -78,7 +79,13 @@ impl Figures {
     }
 }
 
-async fn inside(engine: &str, backend: &dyn Backend, spec: SandboxSpec, outside: &Figures, (web, bulk): (SocketAddr, SocketAddr)) {
+async fn inside(
+    engine: &str,
+    backend: &dyn Backend,
+    spec: SandboxSpec,
+    outside: &Figures,
+    (web, bulk): (SocketAddr, SocketAddr),
+) {
     let network = [WEB, BULK].map(|entry| entry.parse().unwrap());
     let spec = SandboxSpec { network: network.into(), cpu_millis: 2000, ..spec };
     let found = Figures::of(async |command: Vec<&'static str>| {

@@ -66,7 +66,6 @@ fn codec() -> LengthDelimitedCodec {
     codec.num_skip(0).length_adjustment(HEAD as isize).new_codec()
 }
 
-
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
     let mut rest = body;
     let frame = ciborium::from_reader(&mut rest).map_err(|_| FrameError::Malformed)?;

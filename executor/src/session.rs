@@ -211,13 +211,7 @@ struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    fn new(
-        clocks: Clocks,
-        outbox: Outbox<ToExecutor>,
-        limit: ByteSize,
-        inlet: Option<Inlet>,
-        host: &'a dyn Host,
-    ) -> Self {
+    fn new(clocks: Clocks, outbox: Outbox<ToExecutor>, limit: ByteSize, inlet: Option<Inlet>, host: &'a dyn Host) -> Self {
         Self { clocks, outbox, limit, inlet, host, accepted: false, stdout: BytesMut::new(), lines: 0 }
     }
 

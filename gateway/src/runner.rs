@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mayfly_executor::error::{LedgerError, RunError, StartError};
 use mayfly_executor::egress::{Terms, Wall};
+use mayfly_executor::error::{LedgerError, RunError, StartError};
 use mayfly_executor::spec::{Reach, SandboxSpec};
 use mayfly_executor::wire::{Exit, Invocation, MAX_TEXT, Report, Sockets, Span, Usage, WireKey};
 use mayfly_executor::{BackendKind, Dispatcher, Event, Failure, Host, Order, SandboxId};
@@ -153,13 +153,13 @@ fn numbered(spans: Vec<Span>) -> Vec<Span> {
 
 /// Where the permitted call may connect to. What an obligation names is listed, or there would be no permit.
 fn reachable(permit: &Permit) -> BTreeSet<Reach> {
-    let listed = &permit.tool().definition.executor.network;
+    let listed = permit.tool().definition.executor.reaches();
     match &permit.obligations().egress {
         Some(narrower) => {
             let is_listed = |reach: &&Reach| listed.iter().any(|one| reach.is_within(one));
             narrower.iter().filter(is_listed).cloned().collect()
         }
-        None => listed.iter().cloned().collect(),
+        None => listed,
     }
 }
 

@@ -95,7 +95,7 @@ pub async fn run(
     let invocation = invocation(tool, arguments)?;
     let dispatcher = Dispatcher::new(vec![backend], Arc::new(Forgetful::default()), instance, START_TIMEOUT);
     let terms = EgressConfig::default().terms().map_err(TrialError::Egress)?;
-    let wall = Wall::new(tool.definition.executor.network.iter().cloned().collect(), Vec::new(), terms);
+    let wall = Wall::new(tool.definition.executor.reaches(), Vec::new(), terms);
     let host = Onlooker { observe, canceled, wall };
     dispatcher.prepare(&spec).await.map_err(Failure::from)?;
     let begun = Instant::now();

@@ -10,6 +10,7 @@ mod credentials;
 mod docker;
 mod doors;
 mod drain;
+mod egress;
 mod events;
 mod kubernetes;
 mod limits;

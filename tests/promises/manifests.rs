@@ -135,6 +135,7 @@ async fn the_gateway_s_account_may_do_this_and_nothing_else() {
     let here: Vec<_> = here.difference(&everybody).map(String::as_str).collect();
     let expected = [
         "create /pods/attach",
+        "create /pods/portforward",
         "create /serviceaccounts/token mayfly-tool-k8s-get-deployment",
         "create /serviceaccounts/token mayfly-tool-k8s-pod-logs",
         "create /serviceaccounts/token mayfly-tool-k8s-scale-deployment",
@@ -143,6 +144,7 @@ async fn the_gateway_s_account_may_do_this_and_nothing_else() {
         "delete batch/jobs",
         "get /configmaps kube-root-ca.crt",
         "get /pods/attach",
+        "get /pods/portforward",
         "list /events",
         "list /pods",
         "list batch/jobs",

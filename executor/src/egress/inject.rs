@@ -122,8 +122,12 @@ mod tests {
 
     /// What leaves of a request that says it has a credential of its own.
     fn sent(injections: &[Injection], to: &str, method: &str, path: &str) -> Result<(String, Option<String>), Refusal> {
-        let mut request =
-            Request::builder().method(method).uri(path).header("authorization", "mine").body(()).map_err(|_| Refusal::Malformed)?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", "mine")
+            .body(())
+            .map_err(|_| Refusal::Malformed)?;
         inject(injections, &to.parse().unwrap(), &mut request)?;
         let header = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
         Ok((request.uri().to_string(), header))

@@ -33,7 +33,11 @@ impl Metered {
     }
 
     fn crossed(&self, bytes: usize) -> io::Result<()> {
-        if self.wall.crossed(bytes as u64) { Ok(()) } else { Err(io::Error::other("the call has no more bytes to send or receive")) }
+        if self.wall.crossed(bytes as u64) {
+            Ok(())
+        } else {
+            Err(io::Error::other("the call has no more bytes to send or receive"))
+        }
     }
 }
 

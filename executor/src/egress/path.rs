@@ -101,7 +101,9 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| {
-            format!("`{text}` is no path pattern: {why}; write /v1/refunds, /repos/*/issues for any one segment, or /repos/** for all below")
+            format!(
+                "`{text}` is no path pattern: {why}; write /v1/refunds, /repos/*/issues for any one segment, or /repos/** for all below"
+            )
         };
         let path = text.strip_prefix('/').ok_or_else(|| wrong("it has to start with a slash"))?;
         let segments: Vec<_> = path.split('/').map(str::to_owned).collect();

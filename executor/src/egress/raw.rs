@@ -5,13 +5,13 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::io::copy_bidirectional_with_sizes;
 
+use super::Refusal;
 use super::http::{self, Face};
 use super::io::{Begun, Io};
 use super::metered::Metered;
 use super::sniff::{self, First, Watched};
 use super::spans::ConnectionSpan;
 use super::wall::Wall;
-use super::Refusal;
 use crate::spec::Destination;
 
 /// What is read at once.

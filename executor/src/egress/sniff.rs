@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_request_line_is_told_from_other_text() {
-        for http in ["GET / HTTP/1.1\r\n", "\r\n\r\nFOO /x HTTP/1.0\n", "get / http/1.1\r", "PRI * HTTP/2.0\r\n", "A HTTP/1.1 \n"] {
+        for http in ["GET / HTTP/1.1\r\n", "\r\n\r\nFOO /x HTTP/1.0\n", "get / http/1.1\r", "PRI * HTTP/2.0\r\n", "A HTTP/1.1 \n"]
+        {
             assert_eq!(look(http.as_bytes()), Ok(Some(First::Http)), "{http:?}");
         }
         for other in ["EHLO example.com\r\n", "SET a b\r\n", "\0\0\0\x08\x04\x42\x16/", "*1\r\n$4\r\nPING\r\n"] {
@@ -209,7 +210,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_line_that_pauses_is_watched_to_its_end() {
-        for (begun, rest, goes) in [("ping", "", true), ("ping", " pong\r\nGET / HTTP/1.1\r\n", true), ("GET / HT", "TP/1.1\r\n", false)] {
+        for (begun, rest, goes) in
+            [("ping", "", true), ("ping", " pong\r\nGET / HTTP/1.1\r\n", true), ("GET / HT", "TP/1.1\r\n", false)]
+        {
             let (mut near, mut far) = tokio::io::duplex(64);
             near.write_all(begun.as_bytes()).await.unwrap();
             let mut said = Vec::new();

@@ -14,8 +14,8 @@ use tokio_rustls::TlsConnector;
 
 use super::contact::{Contact, Contacts};
 use super::inject::{self, Injection};
-use super::metered::{Metered, Stream};
 use super::list::{List, connect};
+use super::metered::{Metered, Stream};
 use super::{Limits, Refusal, Target};
 use crate::spec::{Destination, Reach, loopbacks};
 use crate::wire::{Faces, MAX_SPANS, Span};

@@ -34,7 +34,9 @@ impl Bulk {
         let mut stream = forwarder.take_stream(PORT).ok_or_else(|| refused("its port was not forwarded"))?;
         match timeout(PATIENCE, stream.read_u8()).await {
             Ok(Ok(READY)) => Ok(Self { stream, _forwarder: forwarder }),
-            Ok(_) => Err(refused("its executor does not take a second stream; was it built by this version's `mayfly tool build`?")),
+            Ok(_) => {
+                Err(refused("its executor does not take a second stream; was it built by this version's `mayfly tool build`?"))
+            }
             Err(_) => Err(refused("its executor did not answer on its second stream")),
         }
     }

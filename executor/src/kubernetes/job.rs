@@ -95,7 +95,8 @@ fn pod_spec(spec: &SandboxSpec, pod: &Pod, id: SandboxId, account: &str, life: i
         host_aliases: (!spec.network.is_empty()).then(|| names(spec)),
         // Whatever it may reach has a name in there. Nobody answers for others.
         dns_policy: (!spec.network.is_empty()).then(|| "None".into()),
-        dns_config: (!spec.network.is_empty()).then(|| PodDNSConfig { nameservers: Some(vec![NOBODY.into()]), ..PodDNSConfig::default() }),
+        dns_config: (!spec.network.is_empty())
+            .then(|| PodDNSConfig { nameservers: Some(vec![NOBODY.into()]), ..PodDNSConfig::default() }),
         runtime_class_name: pod.runtime_class.clone(),
         node_selector: some(pod.node_selector.clone()),
         tolerations: (!pod.tolerations.is_empty()).then(|| pod.tolerations.iter().map(toleration).collect()),
@@ -159,7 +160,8 @@ fn environment(spec: &SandboxSpec) -> Vec<EnvVar> {
 
 /// What the tool finds behind the names that it may connect to.
 fn names(spec: &SandboxSpec) -> Vec<HostAlias> {
-    let alias = |(name, address): (String, std::net::Ipv4Addr)| HostAlias { ip: address.to_string(), hostnames: Some(vec![name]) };
+    let alias =
+        |(name, address): (String, std::net::Ipv4Addr)| HostAlias { ip: address.to_string(), hostnames: Some(vec![name]) };
     loopbacks(&spec.network).into_iter().map(alias).collect()
 }
 

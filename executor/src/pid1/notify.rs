@@ -27,7 +27,12 @@ pub(super) fn install(program: &BpfProgram) -> io::Result<OwnedFd> {
     let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
     // SAFETY: `program` and the filter that it points to live until the call returns, which copies them.
     let listener = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER, &raw const program)
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const program,
+        )
     };
     let listener = RawFd::try_from(listener).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel made this descriptor just now, and nobody else knows of it.

@@ -117,8 +117,7 @@ async fn converse(
         }
     };
     let (argv, cancel_call, outbox_call) = (options.argv, cancel.clone(), outbox.clone());
-    let call =
-        Call { invocation, argv, image_environment, deadline, cancel: cancel_call, outbox: outbox_call, carrier };
+    let call = Call { invocation, argv, image_environment, deadline, cancel: cancel_call, outbox: outbox_call, carrier };
     let calling = async {
         let report = tokio::select! {
             report = call.run(launcher) => report.map_err(after)?,

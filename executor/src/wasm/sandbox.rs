@@ -187,13 +187,7 @@ fn exit_of(result: &Result<i32, wasmtime::Error>, instantiated: bool, denied: bo
     (exit, Some(clip(&detail).to_owned()))
 }
 
-fn report(
-    ended: Ended,
-    begun: Begun,
-    ceiling: Option<(usize, bool)>,
-    streams: Streams,
-    host: &dyn Host,
-) -> Report {
+fn report(ended: Ended, begun: Begun, ceiling: Option<(usize, bool)>, streams: Streams, host: &dyn Host) -> Report {
     let collected = streams.collect(host);
     let (peak, denied) = ceiling.unwrap_or_default();
     let (exit, detail) = exit_of(&ended.result, ended.instantiated.is_some(), denied);

@@ -65,13 +65,23 @@ async fn a_tool_with_an_account_reaches_its_api_server_and_nothing_of_its_pods_n
         (String::from_utf8(report.stdout.to_vec()).unwrap(), wall)
     };
     // It answers plain HTTP with a complaint, which is an answer; the greeting of TLS needs a name that is its own.
-    let (said, wall) = run(&["/tool", "ask", "kubernetes.default.svc:443", "GET / HTTP/1.1\r\nHost: kubernetes.default.svc\r\n\r\n"]).await;
+    let (said, wall) =
+        run(&["/tool", "ask", "kubernetes.default.svc:443", "GET / HTTP/1.1\r\nHost: kubernetes.default.svc\r\n\r\n"]).await;
     assert!(said.contains("400 Bad Request") || said.contains("HTTP request"), "{said}");
     assert_eq!(wall.contacts()[0].connections, 1);
     let (look, _) = run(&["/tool", "look"]).await;
     assert!(look.contains("\"KUBERNETES_SERVICE_HOST\": \"kubernetes.default.svc\""), "{look}");
     // What a pod's network has: the API server's own address, the kubelet, the name servers.
-    let (reached, _) = run(&["/tool", "knock", "10.96.0.1:443", "10.250.0.1:10250", "10.244.0.1:10250", "10.96.0.10:53/udp", "169.254.169.254:80"]).await;
+    let (reached, _) = run(&[
+        "/tool",
+        "knock",
+        "10.96.0.1:443",
+        "10.250.0.1:10250",
+        "10.244.0.1:10250",
+        "10.96.0.10:53/udp",
+        "169.254.169.254:80",
+    ])
+    .await;
     assert_eq!(reached, "{\"reached\": []}");
 }
 

@@ -176,7 +176,11 @@ mod tests {
         assert_eq!(with(&format!("{good}, {}", one("to: 'api.example.com:443', as: header, header: X-Key"))), []);
         for (wrong, key, says) in [
             ("{source: a, deliver: egress}".to_owned(), "inject", "is missing"),
-            ("{source: a, deliver: egress, variable: T, inject: {to: 'api.example.com:443', as: bearer}}".to_owned(), "variable", "another way"),
+            (
+                "{source: a, deliver: egress, variable: T, inject: {to: 'api.example.com:443', as: bearer}}".to_owned(),
+                "variable",
+                "another way",
+            ),
             (one("to: 'b.example.com:443', as: bearer"), "inject.to", "executor.network"),
             (one("to: 'api.example.com', as: bearer"), "inject.to", "host:port"),
             (one("to: 'api.example.com:443', as: cookie"), "inject.as", "cookie"),

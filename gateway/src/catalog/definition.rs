@@ -2,6 +2,7 @@
 //! reads every file against it: what is not described here does not exist.
 
 mod credentials;
+mod reaches;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

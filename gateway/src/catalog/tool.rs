@@ -248,7 +248,7 @@ fn sandbox(definition: &Definition, source: Source, rules: &Rules) -> Result<San
         pids: executor.pids.unwrap_or(if container { 64 } else { 1 }),
         scratch: executor.scratch.unwrap_or(if container { half.min(ByteSize::mebibytes(16)) } else { ByteSize(0) }),
         mounts,
-        network: if container { executor.network.iter().cloned().collect() } else { BTreeSet::new() },
+        network: if container { executor.reaches() } else { BTreeSet::new() },
         // Twice: a token may take as long as the start before it.
         life: rules.start_timeout * 2 + waiting + executor.timeout + LIFE_BEYOND_TIMEOUT,
     })

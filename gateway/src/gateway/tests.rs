@@ -158,7 +158,12 @@ impl Room {
             callers: Authenticator::open(&config.data_dir, store.clone()).await.unwrap(),
             generation: ArcSwap::from_pointee(Generation::load(&config).unwrap()),
             limits: Limits::new(LimitSettings::default()),
-            runner: Runner::new(dispatcher, store.clone(), telemetry.clone(), crate::config::EgressConfig::default().terms().unwrap()),
+            runner: Runner::new(
+                dispatcher,
+                store.clone(),
+                telemetry.clone(),
+                crate::config::EgressConfig::default().terms().unwrap(),
+            ),
             store,
             telemetry,
             live: LiveCalls::default(),

@@ -46,12 +46,9 @@ pub(super) fn enforceable(answer: Option<&Value>, definition: &Definition) -> Re
     let mut obligations = read(answer)?;
     obligations.timeout = obligations.timeout.map(|timeout| timeout.min(executor.timeout));
     obligations.output_limit = obligations.output_limit.map(|limit| limit.min(executor.output_limit));
-    // A pod with an account has its pod's network: nothing here narrows that.
-    if obligations.egress.is_some() && executor.service_account.is_some() {
-        return Err("egress".to_owned());
-    }
+    let reaches = executor.reaches();
     if let Some(egress) = &obligations.egress
-        && !egress.iter().all(|narrower| executor.network.iter().any(|listed| narrower.is_within(listed)))
+        && !egress.iter().all(|narrower| reaches.iter().any(|listed| narrower.is_within(listed)))
     {
         return Err("egress".to_owned());
     }
@@ -133,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_a_container_and_its_network_is_not_narrowed_here() {
+    fn a_pod_is_a_container_and_an_account_reaches_its_api_server() {
         let demand = |demanded: Value, account: Option<&str>| {
             let mut pod = definition(BackendKind::Kubernetes);
             pod.executor.network = Vec::new();
@@ -142,7 +139,10 @@ mod tests {
         };
         assert!(demand(json!({"isolation": "container"}), None).is_ok());
         assert!(demand(json!({"egress": []}), None).is_ok());
-        assert_eq!(demand(json!({"egress": []}), Some("mayfly-tool-look")), Err("egress".to_owned()));
+        let look = Some("mayfly-tool-look");
+        assert!(demand(json!({"egress": []}), look).is_ok());
+        assert!(demand(json!({"egress": ["kubernetes.default.svc:443"]}), look).is_ok());
+        assert_eq!(demand(json!({"egress": ["kubernetes.default.svc:443"]}), None), Err("egress".to_owned()));
     }
 
     #[test]

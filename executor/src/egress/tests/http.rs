@@ -43,7 +43,9 @@ async fn a_tunnel_is_not_dug_where_a_credential_is_added() {
     assert!(answered.starts_with("HTTP/1.1 403") && answered.contains("speak plain HTTP"), "{answered}");
     assert_eq!(api.heard(), "");
     // Nor is there one behind the direct face.
-    assert!(tool.says(Some(API), "CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n\r\n").await.contains("405"));
+    assert!(
+        tool.says(Some(API), "CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n\r\n").await.contains("405")
+    );
 }
 
 #[tokio::test]
@@ -77,21 +79,29 @@ async fn two_readers_do_not_see_two_requests_in_one() {
     let head = "Host: api.example.com\r\n";
     for smuggled in [
         // Two lengths, a length and chunks, chunks that a lenient reader takes for something else, a folded header, a bare CR.
-        format!("GET /public/a HTTP/1.1\r\n{head}Content-Length: 5\r\nContent-Length: 30\r\n\r\nhelloGET /admin HTTP/1.1\r\n{head}\r\n"),
+        format!(
+            "GET /public/a HTTP/1.1\r\n{head}Content-Length: 5\r\nContent-Length: 30\r\n\r\nhelloGET /admin HTTP/1.1\r\n{head}\r\n"
+        ),
         format!("GET /public/a HTTP/1.1\r\n{head}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\n{head}\r\n"),
         format!("GET /public/a HTTP/1.1\r\n{head}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\n{head}\r\n"),
-        format!("GET /public/a HTTP/1.1\r\n{head}X: y\r\n Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\n{head}\r\n"),
+        format!(
+            "GET /public/a HTTP/1.1\r\n{head}X: y\r\n Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\n{head}\r\n"
+        ),
         format!("GET /public/a HTTP/1.1\r\n{head}X: y\rGET /admin HTTP/1.1\r\n\r\n"),
     ] {
         tool.says(Some(API), &smuggled).await;
     }
     // Both are honoured by some: what leaves has one of them, and its body is read whole.
-    let both = format!("GET /public/b HTTP/1.1\r\n{head}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\n{head}\r\n");
+    let both = format!(
+        "GET /public/b HTTP/1.1\r\n{head}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\n{head}\r\n"
+    );
     tool.says(Some(API), &both).await;
     for heard in api.heard.lock().iter() {
         let admin = heard.contains("/admin");
         assert!(!admin || heard.starts_with("GET /admin") && !heard.contains("canary"), "{heard}");
-        assert!(!(heard.to_ascii_lowercase().contains("content-length") && heard.to_ascii_lowercase().contains("transfer-encoding")));
+        assert!(
+            !(heard.to_ascii_lowercase().contains("content-length") && heard.to_ascii_lowercase().contains("transfer-encoding"))
+        );
     }
 }
 
@@ -102,7 +112,8 @@ async fn a_host_header_does_not_lead_elsewhere() {
     let to = Some("mine.example.com:80");
     assert!(tool.says(to, "GET / HTTP/1.1\r\nHost: theirs.example.com\r\n\r\n").await.starts_with("HTTP/1.1 421"));
     assert!(tool.says(to, "\r\nGET / HTTP/1.1\r\nHost: theirs.example.com\r\n\r\n").await.contains("421"));
-    let (first, then) = ("GET /1 HTTP/1.1\r\nHost: mine.example.com\r\n\r\n", "GET /2 HTTP/1.1\r\nHost: theirs.example.com\r\n\r\n");
+    let (first, then) =
+        ("GET /1 HTTP/1.1\r\nHost: mine.example.com\r\n\r\n", "GET /2 HTTP/1.1\r\nHost: theirs.example.com\r\n\r\n");
     let both = tool.says(to, &format!("{first}{then}")).await;
     assert!(both.starts_with("HTTP/1.1 200") && both.contains("HTTP/1.1 421"), "{both}");
     // In a tunnel as well.

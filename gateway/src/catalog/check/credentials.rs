@@ -32,7 +32,8 @@ pub(super) fn check(document: &Document) -> Vec<Problem> {
     let mut scopes = BTreeMap::new();
     let mut injected = BTreeMap::new();
     let listed = document.value.pointer("/executor/network").and_then(Value::as_array);
-    let network: BTreeSet<_> = listed.into_iter().flatten().filter_map(|entry| entry.as_str()?.parse::<Destination>().ok()).collect();
+    let network: BTreeSet<_> =
+        listed.into_iter().flatten().filter_map(|entry| entry.as_str()?.parse::<Destination>().ok()).collect();
     let uses = document.value.get("credentials").and_then(Value::as_array);
     for (index, one) in uses.into_iter().flatten().enumerate() {
         let mut refuse = |key: &str, what: &str, accepted: &str| {
@@ -95,7 +96,11 @@ fn injection(
         (_, None) => "authorization".to_owned(),
     };
     if UNFIT.contains(&header.as_str()) {
-        return refuse("inject/header", "says where a request leads or how it is read, and is not for a credential", "another header");
+        return refuse(
+            "inject/header",
+            "says where a request leads or how it is read, and is not for a credential",
+            "another header",
+        );
     }
     let Some(to) = text("to").and_then(|to| to.parse::<Destination>().ok()) else { return };
     if !network.contains(&to) {

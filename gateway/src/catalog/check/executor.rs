@@ -87,10 +87,6 @@ fn container(document: &Document, executor: &Value, backend: &str, problems: &mu
             "leave it out, or `backend: wasm`",
         ));
     }
-    if backend == "kubernetes" && executor.get("network").and_then(Value::as_array).is_some_and(|n| !n.is_empty()) {
-        let what = "is not available yet for kubernetes: nothing there can hold a tool to the list";
-        problems.push(document.error("/executor/network", what, "leave it out until the wall can enforce it, or use docker"));
-    }
     names(document, executor, problems);
 }
 
