@@ -1,7 +1,7 @@
 //! A wasm call inside the process (dispatcher, sandbox, report, teardown) beside a bare pooled instantiate-and-run.
 #![expect(clippy::unwrap_used, reason = "a benchmark")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -97,10 +97,10 @@ async fn ours(config: WasmConfig, folder: &std::path::Path, module: &[u8]) -> Qu
             stdin: INPUT.into(),
             environment: BTreeMap::new(),
             files: Vec::new(),
-            inet: false,
+            sockets: mayfly_executor::wire::Sockets::Unix,
             timeout: Duration::from_secs(2),
             output_limit: ByteSize(64 << 10),
-            egress: BTreeSet::new(),
+            faces: None,
             traceparent: String::new(),
         };
         let report = dispatcher.run(Order { spec: spec.clone(), invocation }, &host).await.unwrap();
