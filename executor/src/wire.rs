@@ -88,16 +88,6 @@ pub struct Faces {
     pub direct: BTreeMap<SocketAddrV4, Destination>,
 }
 
-/// Which face a connection came to: what the executor writes ahead of its bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Opening {
-    /// The proxy.
-    Proxy,
-    /// The one for this destination.
-    Direct(Destination),
-}
-
 /// The value of a variable that a call brings along. Wiped when dropped, never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(transparent)]

@@ -1,18 +1,15 @@
 //! The gateway's end of a sandbox's connections.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use tokio_util::compat::FuturesAsyncReadCompatExt;
 use tokio_util::sync::CancellationToken;
 
 use super::http::{self, Face};
 use super::io::Io;
 use super::raw;
 use super::wall::Wall;
-use crate::tunnel::Carrier;
-use crate::wire::Opening;
+use crate::tunnel::{self, Carrier, Opening};
 
 /// Serves every connection that comes over `carrier` until `over`. When it returns, they have all ended, and what they carried is
 /// counted; dropped, it ends them all too.
@@ -27,25 +24,18 @@ pub(crate) async fn serve(carrier: Carrier, wall: Arc<Wall>, over: &Cancellation
 }
 
 async fn accept(carrier: Carrier, wall: &Arc<Wall>, connections: &mut JoinSet<()>) {
-    let mut connection = carrier.server();
-    loop {
-        tokio::select! {
-            opened = poll_fn(|cx| connection.poll_next_inbound(cx)) => match opened {
-                Some(Ok(stream)) => drop(connections.spawn(one(stream, wall.clone()))),
-                Some(Err(_)) | None => return,
-            },
-            Some(_) = connections.join_next() => {}
-        }
-    }
+    tunnel::accept(carrier, |opening, stream| {
+        while connections.try_join_next().is_some() {}
+        connections.spawn(one(opening, Io::new(stream), wall.clone()));
+    })
+    .await;
 }
 
-async fn one(stream: yamux::Stream, wall: Arc<Wall>) {
-    let mut stream = stream.compat();
-    match Opening::read(&mut stream).await {
-        Ok(Opening::Proxy) => http::serve(Io::new(stream), Face::Proxy, wall, None).await,
+async fn one(opening: Opening, stream: Io, wall: Arc<Wall>) {
+    match opening {
+        Opening::Proxy => http::serve(stream, Face::Proxy, wall, None).await,
         // What is added to has to be seen.
-        Ok(Opening::Direct(to)) if wall.injects(&to) => http::serve(Io::new(stream), Face::Direct(to), wall, None).await,
-        Ok(Opening::Direct(to)) => raw::serve(Io::new(stream), to, wall).await,
-        Err(_) => {}
+        Opening::Direct(to) if wall.injects(&to) => http::serve(stream, Face::Direct(to), wall, None).await,
+        Opening::Direct(to) => raw::serve(stream, to, wall).await,
     }
 }

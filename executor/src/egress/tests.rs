@@ -10,15 +10,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::compat::Compat;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::frame::Outbox;
 use crate::spec::Destination;
-use crate::tunnel::{Carrier, Opener};
-use crate::wire::{Opening, SecretText};
+use crate::tunnel::{self, Carrier, Opener, Opening, Stream};
+use crate::wire::SecretText;
 
 mod http;
 mod raw;
@@ -99,11 +98,11 @@ struct Tool {
 
 impl Tool {
     /// One that may reach `listed`, of which each entry of `routes` leads to a server here.
-    fn new(listed: &[&str], routes: &[(&str, &Server)], injections: Vec<Injection>) -> Self {
-        Self::within(Limits::default(), listed, routes, injections)
+    async fn new(listed: &[&str], routes: &[(&str, &Server)], injections: Vec<Injection>) -> Self {
+        Self::within(Limits::default(), listed, routes, injections).await
     }
 
-    fn within(limits: Limits, listed: &[&str], routes: &[(&str, &Server)], injections: Vec<Injection>) -> Self {
+    async fn within(limits: Limits, listed: &[&str], routes: &[(&str, &Server)], injections: Vec<Injection>) -> Self {
         let roots: Vec<_> = routes.iter().map(|(_, server)| server.root.clone()).filter(|root| !root.is_empty()).collect();
         let routes: BTreeMap<Destination, _> =
             routes.iter().map(|(name, server)| (name.parse().unwrap(), server.address)).collect();
@@ -113,11 +112,9 @@ impl Tool {
         let (inwards, mut arriving) = Outbox::<Bytes>::new();
         let (to_gateway, gateway) = Carrier::over(&inwards, |chunk| chunk);
         let (to_tool, tool) = Carrier::over(&outwards, |chunk| chunk);
-        let (opener, driving) = tool.client();
         let over = CancellationToken::new();
         let (serving, until) = (wall.clone(), over.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(driving);
         tasks.spawn(async move { serve(gateway, serving, &until).await });
         tasks.spawn(async move {
             while let Some(chunk) = leaving.recv().await {
@@ -129,14 +126,16 @@ impl Tool {
                 to_tool.push(chunk).unwrap();
             }
         });
+        let (opener, driving) = tunnel::open(tool).await.unwrap();
+        tasks.spawn(driving);
         Self { wall, opener, over, tasks }
     }
 
-    async fn proxy(&self) -> Compat<yamux::Stream> {
+    async fn proxy(&self) -> Stream {
         self.opener.open(&Opening::Proxy).await.unwrap()
     }
 
-    async fn direct(&self, to: &str) -> Compat<yamux::Stream> {
+    async fn direct(&self, to: &str) -> Stream {
         self.opener.open(&Opening::Direct(to.parse().unwrap())).await.unwrap()
     }
 
@@ -152,7 +151,7 @@ impl Tool {
 }
 
 /// What comes, until it pauses or ends.
-async fn answer(stream: &mut Compat<yamux::Stream>) -> String {
+async fn answer(stream: &mut Stream) -> String {
     let mut answer = Vec::new();
     let pause = Duration::from_millis(500);
     while let Ok(Ok(1..)) = tokio::time::timeout(pause, stream.read_buf(&mut answer)).await {}

@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::tunnel::{CONNECTIONS, Carrier, Opener};
-use crate::wire::{self, Opening};
+use crate::tunnel::{self, CONNECTIONS, Carrier, Opener, Opening};
+use crate::wire;
 
 /// What is read at once.
 const PIECE: usize = 64 << 10;
@@ -40,7 +40,7 @@ impl Faces {
     /// Carries what comes, for as long as it is polled.
     pub(super) async fn serve(self, carrier: Carrier) {
         let mut tasks = JoinSet::new();
-        let (opener, driving) = carrier.client();
+        let Ok((opener, driving)) = tunnel::open(carrier).await else { return };
         tasks.spawn(driving);
         let mut arriving: SelectAll<_> = self
             .0

@@ -7,7 +7,7 @@ const API: &str = "api.example.com:443";
 #[tokio::test]
 async fn a_plain_request_leaves_by_tls_with_a_credential_that_the_tool_never_sees() {
     let api = Server::tls("api.example.com", &ok("fine")).await;
-    let tool = Tool::new(&[API], &[(API, &api)], vec![bearer(API, &["GET"], &["/v1/**"])]);
+    let tool = Tool::new(&[API], &[(API, &api)], vec![bearer(API, &["GET"], &["/v1/**"])]).await;
     let asked = "GET /v1/./things?a=b HTTP/1.1\r\nHost: api.example.com\r\nAuthorization: Bearer mine\r\n\r\n";
     let answered = tool.says(Some(API), asked).await;
     assert!(answered.starts_with("HTTP/1.1 200") && answered.ends_with("fine") && !answered.contains("canary"), "{answered}");
@@ -25,7 +25,7 @@ async fn a_plain_request_leaves_by_tls_with_a_credential_that_the_tool_never_see
 #[tokio::test]
 async fn a_proxied_request_gets_it_too_whatever_port_it_says() {
     let api = Server::tls("api.example.com", &ok("fine")).await;
-    let tool = Tool::new(&[API], &[(API, &api)], vec![bearer(API, &[], &[])]);
+    let tool = Tool::new(&[API], &[(API, &api)], vec![bearer(API, &[], &[])]).await;
     for url in ["http://api.example.com/x", "http://api.example.com:443/x", "http://API.example.com:80/x"] {
         let answered = tool.says(None, &format!("GET {url} HTTP/1.1\r\nHost: whatever.example\r\n\r\n")).await;
         assert!(answered.starts_with("HTTP/1.1 200"), "{url}: {answered}");
@@ -38,7 +38,7 @@ async fn a_proxied_request_gets_it_too_whatever_port_it_says() {
 #[tokio::test]
 async fn a_tunnel_is_not_dug_where_a_credential_is_added() {
     let api = Server::tls("api.example.com", &ok("fine")).await;
-    let tool = Tool::new(&[API], &[(API, &api)], vec![bearer(API, &[], &[])]);
+    let tool = Tool::new(&[API], &[(API, &api)], vec![bearer(API, &[], &[])]).await;
     let answered = tool.says(None, "CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n\r\n").await;
     assert!(answered.starts_with("HTTP/1.1 403") && answered.contains("speak plain HTTP"), "{answered}");
     assert_eq!(api.heard(), "");
@@ -51,7 +51,8 @@ async fn a_tunnel_is_not_dug_where_a_credential_is_added() {
 #[tokio::test]
 async fn what_is_not_listed_is_not_reached_and_said_so() {
     let api = Server::plain(&ok("fine")).await;
-    let tool = Tool::new(&["plain.example.com:80"], &[("plain.example.com:80", &api), ("other.example.com:80", &api)], vec![]);
+    let tool =
+        Tool::new(&["plain.example.com:80"], &[("plain.example.com:80", &api), ("other.example.com:80", &api)], vec![]).await;
     for (asked, status) in [
         ("GET http://other.example.com/ HTTP/1.1\r\nHost: plain.example.com\r\n\r\n", "403"),
         ("CONNECT other.example.com:80 HTTP/1.1\r\nHost: other.example.com:80\r\n\r\n", "403"),
@@ -75,7 +76,7 @@ async fn what_is_not_listed_is_not_reached_and_said_so() {
 #[tokio::test]
 async fn two_readers_do_not_see_two_requests_in_one() {
     let api = Server::tls("api.example.com", &ok("fine")).await;
-    let tool = Tool::new(&[API], &[(API, &api)], vec![bearer(API, &["GET"], &["/public/**"])]);
+    let tool = Tool::new(&[API], &[(API, &api)], vec![bearer(API, &["GET"], &["/public/**"])]).await;
     let head = "Host: api.example.com\r\n";
     for smuggled in [
         // Two lengths, a length and chunks, chunks that a lenient reader takes for something else, a folded header, a bare CR.
@@ -108,7 +109,7 @@ async fn two_readers_do_not_see_two_requests_in_one() {
 #[tokio::test]
 async fn a_host_header_does_not_lead_elsewhere() {
     let shared = Server::plain(&ok("fine")).await;
-    let tool = Tool::new(&["mine.example.com:80"], &[("mine.example.com:80", &shared)], vec![]);
+    let tool = Tool::new(&["mine.example.com:80"], &[("mine.example.com:80", &shared)], vec![]).await;
     let to = Some("mine.example.com:80");
     assert!(tool.says(to, "GET / HTTP/1.1\r\nHost: theirs.example.com\r\n\r\n").await.starts_with("HTTP/1.1 421"));
     assert!(tool.says(to, "\r\nGET / HTTP/1.1\r\nHost: theirs.example.com\r\n\r\n").await.contains("421"));
@@ -129,7 +130,7 @@ async fn a_host_header_does_not_lead_elsewhere() {
 #[tokio::test]
 async fn a_server_that_cannot_be_trusted_gets_no_credential() {
     let impostor = Server::tls("evil.example.com", &ok("fine")).await;
-    let tool = Tool::new(&[API], &[(API, &impostor)], vec![bearer(API, &[], &[])]);
+    let tool = Tool::new(&[API], &[(API, &impostor)], vec![bearer(API, &[], &[])]).await;
     let answered = tool.says(Some(API), "GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n").await;
     assert!(answered.starts_with("HTTP/1.1 502") && answered.contains("certificate"), "{answered}");
     assert_eq!(impostor.heard(), "");
@@ -140,7 +141,7 @@ async fn a_redirect_is_an_answer_like_any_other() {
     let inside = Server::plain(&ok("inside")).await;
     let moved = format!("HTTP/1.1 302 Found\r\nlocation: http://{}/\r\ncontent-length: 0\r\n\r\n", inside.address);
     let outside = Server::plain(&moved).await;
-    let tool = Tool::new(&["out.example.com:80"], &[("out.example.com:80", &outside)], vec![]);
+    let tool = Tool::new(&["out.example.com:80"], &[("out.example.com:80", &outside)], vec![]).await;
     let answered = tool.says(None, "GET http://out.example.com/ HTTP/1.1\r\nHost: out.example.com\r\n\r\n").await;
     assert!(answered.starts_with("HTTP/1.1 302"), "{answered}");
     let followed = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", inside.address);
@@ -151,7 +152,7 @@ async fn a_redirect_is_an_answer_like_any_other() {
 #[tokio::test]
 async fn requests_and_tunnels_are_in_the_trace_without_paths() {
     let api = Server::plain(&ok("fine")).await;
-    let tool = Tool::new(&["a.example.com:80"], &[("a.example.com:80", &api)], vec![]);
+    let tool = Tool::new(&["a.example.com:80"], &[("a.example.com:80", &api)], vec![]).await;
     tool.says(None, "GET http://a.example.com/secret?token=1 HTTP/1.1\r\nHost: a.example.com\r\n\r\n").await;
     tool.says(None, "GET http://b.example.com/ HTTP/1.1\r\nHost: b.example.com\r\n\r\n").await;
     let spans = tool.wall.take_spans();

@@ -7,7 +7,7 @@ const ECHO: &str = "db.example.com:5432";
 #[tokio::test]
 async fn bytes_are_carried_both_ways_and_counted() {
     let server = Server::plain("pong").await;
-    let tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]);
+    let tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]).await;
     assert_eq!(tool.says(Some(ECHO), "\0ping").await, "pong");
     assert_eq!(server.heard(), "\0ping");
     let contacts = tool.wall.contacts();
@@ -20,7 +20,7 @@ async fn bytes_are_carried_both_ways_and_counted() {
 #[tokio::test]
 async fn what_is_not_listed_is_closed() {
     let server = Server::plain("pong").await;
-    let tool = Tool::new(&[ECHO], &[(ECHO, &server), ("other.example.com:5432", &server)], vec![]);
+    let tool = Tool::new(&[ECHO], &[(ECHO, &server), ("other.example.com:5432", &server)], vec![]).await;
     for to in ["other.example.com:5432", "db.example.com:5433", "10.0.0.1:5432"] {
         assert_eq!(tool.says(Some(to), "\0ping").await, "", "{to}");
     }
@@ -31,7 +31,7 @@ async fn what_is_not_listed_is_closed() {
 async fn a_name_in_a_greeting_does_not_lead_elsewhere() {
     let name = "api.example.com:443";
     let server = Server::tls("api.example.com", "pong").await;
-    let tool = Tool::new(&[name], &[(name, &server)], vec![]);
+    let tool = Tool::new(&[name], &[(name, &server)], vec![]).await;
     let greet = async |name: &'static str| {
         let stream = tool.direct("api.example.com:443").await;
         let tls = tokio_rustls::TlsConnector::from(trust(std::slice::from_ref(&server.root)).unwrap());
@@ -51,7 +51,7 @@ async fn a_name_in_a_greeting_does_not_lead_elsewhere() {
 async fn bytes_and_connections_are_capped() {
     let server = Server::plain("pong").await;
     let limits = Limits { connections: 2, bytes: ByteSize(64), ..Limits::default() };
-    let tool = Tool::within(limits, &[ECHO], &[(ECHO, &server)], vec![]);
+    let tool = Tool::within(limits, &[ECHO], &[(ECHO, &server)], vec![]).await;
     assert_eq!(tool.says(Some(ECHO), "\0ping").await, "pong");
     let flood = "\0".repeat(1000);
     assert_eq!(tool.says(Some(ECHO), &flood).await, "", "what is over the bound ends the connection");
@@ -64,7 +64,7 @@ async fn one_that_does_not_read_holds_up_nobody() {
     let endless = "x".repeat(1 << 20);
     let server = Server::plain(&endless).await;
     let quick = Server::plain("pong").await;
-    let tool = Tool::new(&[ECHO, "quick.example.com:1"], &[(ECHO, &server), ("quick.example.com:1", &quick)], vec![]);
+    let tool = Tool::new(&[ECHO, "quick.example.com:1"], &[(ECHO, &server), ("quick.example.com:1", &quick)], vec![]).await;
     let mut stuck = tool.direct(ECHO).await;
     for _ in 0..8 {
         stuck.write_all(b"\0more").await.unwrap();
@@ -78,7 +78,7 @@ async fn one_that_does_not_read_holds_up_nobody() {
 #[tokio::test]
 async fn when_the_call_is_over_so_are_its_connections() {
     let server = Server::plain("pong").await;
-    let mut tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]);
+    let mut tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]).await;
     let mut open = tool.direct(ECHO).await;
     open.write_all(b"\0ping").await.unwrap();
     assert_eq!(answer(&mut open).await, "pong");
@@ -101,7 +101,7 @@ async fn much_arrives_whole() {
         let (mut read, mut write) = stream.into_split();
         tokio::io::copy(&mut read, &mut write).await.unwrap()
     });
-    let tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]);
+    let tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]).await;
     let (mut read, mut write) = tokio::io::split(tool.direct(ECHO).await);
     let sent: Vec<u8> = (0..MUCH).map(|n| (n % 251) as u8).collect();
     let expected = sent.clone();
