@@ -232,7 +232,9 @@ impl<'a> Conversation<'a> {
                 }
                 _ = pings.tick() => { self.outbox.offer(ToExecutor::Ping); }
                 () = self.host.canceled().cancelled(), if give_up.is_none() => {
-                    self.outbox.offer(ToExecutor::Cancel);
+                    // It has to get there, however much of what connections carry is queued ahead of it.
+                    let outbox = self.outbox.clone();
+                    tokio::spawn(async move { outbox.send(ToExecutor::Cancel).await });
                     give_up = Some(Instant::now() + cancel_grace);
                 }
                 () = sleep_until(give_up.unwrap_or(heard)), if give_up.is_some() => {

@@ -231,7 +231,15 @@ async fn the_gateway_runs_in_a_cluster() {
         engine.run("kubectl", &["-n", "mayfly", "get", "pods", "-l", selector, "-o", "jsonpath={.items[0].status.podIP}"], "");
     let url = format!("http://{address}:8420");
     let bot = Agent { url, key: added["key"].as_str().unwrap().to_owned(), http: client() };
-    let answer = bot.call("k8s_get_deployment", json!({"namespace": "staging", "name": "api-server"})).await;
+    // The kubelet shows a ConfigMap that was made after its pod when it comes to it.
+    let begun = std::time::Instant::now();
+    let answer = loop {
+        let answer = bot.call("k8s_get_deployment", json!({"namespace": "staging", "name": "api-server"})).await;
+        if answer.status != 404 || begun.elapsed() > Duration::from_secs(120) {
+            break answer;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
     assert_eq!((answer.status, &answer.body["state"]), (200, &json!("succeeded")), "{answer:?} {:?}", log());
     assert_eq!(answer.body["result"]["name"], "api-server");
 

@@ -11,6 +11,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -23,7 +24,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 
 use super::inject::strip_hop_by_hop;
@@ -37,6 +38,8 @@ use crate::spec::Destination;
 
 /// Largest head of a request or an answer.
 const HEAD: usize = 128 << 10;
+/// How long a connection waits for another request. Each is a descriptor of ours.
+const IDLE: Duration = Duration::from_secs(5);
 /// Longest cause that is followed.
 const CAUSES: usize = 8;
 
@@ -69,7 +72,9 @@ struct Tunnel {
 /// Serves one connection to its end. `standing` is one to its destination that was made before it turned out to be HTTP.
 pub(super) async fn serve(stream: Io, face: Face, wall: Arc<Wall>, standing: Option<Metered>) {
     let connector = Connector { wall: wall.clone(), standing: Arc::new(Mutex::new(standing)) };
-    let client = Client::builder(TokioExecutor::new()).http1_max_buf_size(HEAD).build(connector);
+    let mut client = Client::builder(TokioExecutor::new());
+    client.http1_max_buf_size(HEAD).pool_max_idle_per_host(1).pool_idle_timeout(IDLE).pool_timer(TokioTimer::new());
+    let client = client.build(connector);
     let conversation = Conversation { face, wall, client, tunnel: Mutex::default() };
     let answering = service_fn(|request| async { Ok::<_, Infallible>(conversation.answer(request).await) });
     let mut server = http1::Builder::new();
@@ -120,7 +125,6 @@ impl Conversation {
     async fn forward(&self, mut request: Request<Incoming>, span: &mut RequestSpan) -> Result<Response<Body>, Refusal> {
         let asked = self.asked(&request)?;
         span.leads_to(&asked.destination);
-        strip_hop_by_hop(request.headers_mut());
         let target = self.wall.lead(asked, &mut request)?;
         let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
         let scheme = if target.tls { "https" } else { "http" };

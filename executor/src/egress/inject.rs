@@ -59,7 +59,7 @@ pub(super) fn inject<B>(injections: &[Injection], to: &Destination, request: &mu
     }
     let path = normal(request.uri().path())?;
     let headers = ours.iter().map(|one| one.header()).collect::<Result<Vec<_>, _>>()?;
-    for (name, _) in &headers {
+    for name in headers.iter().map(|(name, _)| name.as_str()).chain(OTHER_SAY) {
         request.headers_mut().remove(name);
     }
     for (one, (name, value)) in ours.iter().zip(headers) {
@@ -70,6 +70,9 @@ pub(super) fn inject<B>(injections: &[Injection], to: &Destination, request: &mu
     *request.uri_mut() = with_path(request.uri(), &path)?;
     Ok(())
 }
+
+/// What some servers take for the method or the path of a request, in place of those that were compared.
+const OTHER_SAY: [&str; 5] = ["x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"];
 
 fn with_path(uri: &Uri, path: &str) -> Result<Uri, Refusal> {
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();

@@ -65,7 +65,12 @@ fn decoded(written: &str) -> Result<Vec<u8>, Refusal> {
     let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
     let is_dressed_up = matches!(name, b"." | b"..") && name.len() != segment.len();
     let is_encoded_twice = segment.windows(3).any(|w| w[0] == b'%' && w[1].is_ascii_hexdigit() && w[2].is_ascii_hexdigit());
-    if segment.iter().any(is_odd) || is_dressed_up || is_encoded_twice { Err(Refusal::Path) } else { Ok(segment) }
+    // Overlong encodings of dots, and dots that some file systems take away from the end of a name.
+    let is_text = std::str::from_utf8(&segment).is_ok();
+    let is_plain_dots = matches!(&segment[..], b"" | b"." | b"..");
+    let is_dots = !is_plain_dots && segment.iter().all(|byte| matches!(byte, b'.' | b' '));
+    let is_refused = segment.iter().any(is_odd) || is_dressed_up || is_encoded_twice || !is_text || is_dots;
+    if is_refused { Err(Refusal::Path) } else { Ok(segment) }
 }
 
 /// Whether two hex digits are behind every `%`.
@@ -185,6 +190,9 @@ mod tests {
             "/%252e%252e/b",
             "/a/..;/b",
             "/a/.;x/b",
+            "/a/%c0%ae%c0%ae/b",
+            "/a/.../b",
+            "/a/..%20/b",
         ] {
             assert_eq!(normal(odd), Err(Refusal::Path), "{odd}");
         }

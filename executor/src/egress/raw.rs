@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
 
 use super::Refusal;
 use super::http::{self, Face};
@@ -31,6 +31,9 @@ pub(super) fn relay(mut near: Io, far: Metered, to: Destination, wall: Arc<Wall>
             first = sniff::first(&mut near, &mut said) => first?,
             readable = far.readable() => readable.map(|()| First::Other).map_err(|_| Refusal::Unreachable)?,
         };
+        if first == First::Other && sniff::asks_for_tls(&said) {
+            return after_a_question(near, far, to, &wall, &said).await;
+        }
         match first {
             First::Http => {
                 http::serve(Io::new(Begun::new(said, near)), Face::Direct(to), wall, Some(far)).await;
@@ -46,6 +49,22 @@ pub(super) fn relay(mut near: Io, far: Metered, to: Destination, wall: Arc<Wall>
         let _ = copy_bidirectional_with_sizes(&mut near, &mut far, PIECE, PIECE).await;
         Ok(())
     })
+}
+
+/// PostgreSQL's clients ask whether they may speak TLS. The greeting behind the answer names nobody else either; drivers that give
+/// no name are many.
+async fn after_a_question(mut near: Io, mut far: Metered, to: Destination, wall: &Wall, asked: &[u8]) -> Result<(), Refusal> {
+    let broken = |_| Refusal::Unreachable;
+    far.write_all(asked).await.map_err(broken)?;
+    let answer = far.read_u8().await.map_err(broken)?;
+    near.write_u8(answer).await.map_err(broken)?;
+    let mut said = Vec::new();
+    if let First::Tls(Some(name)) = sniff::first(&mut near, &mut said).await? {
+        sniff::agrees(Some(&name), &to, wall.list())?;
+    }
+    let mut near = Begun::new(said, near);
+    let _ = copy_bidirectional_with_sizes(&mut near, &mut far, PIECE, PIECE).await;
+    Ok(())
 }
 
 /// Connects, and carries.

@@ -16,6 +16,16 @@ use crate::spec::Destination;
 const MOST: usize = 64 << 10;
 /// How long the rest of a greeting or of a line is waited for.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// How both versions of the PROXY protocol begin.
+const PROXY_PROTOCOL: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+/// What PostgreSQL's clients ask before they speak TLS, or GSSAPI (its manual, 55.7): the answer is one byte.
+const MAY_WE: [&[u8]; 2] = [&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f], &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30]];
+
+/// Whether this is a question, and a greeting may follow the answer.
+pub(super) fn asks_for_tls(said: &[u8]) -> bool {
+    MAY_WE.contains(&said)
+}
+
 /// The first byte of a TLS record that holds a handshake (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 0x16;
 
@@ -111,6 +121,8 @@ fn look(buffer: &[u8]) -> Result<Option<First>, Refusal> {
     match buffer {
         [] => Ok(None),
         [HANDSHAKE, ..] => greeting(buffer),
+        // Says for somebody else where a connection comes from, and what is behind it is nobody's greeting.
+        _ if PROXY_PROTOCOL.iter().any(|begins| buffer.starts_with(begins)) => Err(Refusal::Unclear),
         _ => Ok(request_line(buffer)),
     }
 }
@@ -134,7 +146,8 @@ fn greeting(mut buffer: &[u8]) -> Result<Option<First>, Refusal> {
 fn request_line(buffer: &[u8]) -> Option<First> {
     let start = buffer.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
     let line = &buffer[start..];
-    let is_text = |byte: &u8| matches!(byte, b'\t' | 0x20..=0x7e | 0x80..);
+    // Some servers split a request line at every kind of white space.
+    let is_text = |byte: &u8| matches!(byte, b'\t' | 0x0b | 0x0c | 0x1c..=0x7e | 0x80..);
     let end = line.iter().position(|byte| !is_text(byte));
     match end {
         None => None,
@@ -189,12 +202,21 @@ mod tests {
 
     #[test]
     fn a_request_line_is_told_from_other_text() {
-        for http in ["GET / HTTP/1.1\r\n", "\r\n\r\nFOO /x HTTP/1.0\n", "get / http/1.1\r", "PRI * HTTP/2.0\r\n", "A HTTP/1.1 \n"]
-        {
+        for http in [
+            "GET\x0c/\x0cHTTP/1.1\r\n",
+            "GET / HTTP/1.1\r\n",
+            "\r\n\r\nFOO /x HTTP/1.0\n",
+            "get / http/1.1\r",
+            "PRI * HTTP/2.0\r\n",
+            "A HTTP/1.1 \n",
+        ] {
             assert_eq!(look(http.as_bytes()), Ok(Some(First::Http)), "{http:?}");
         }
         for other in ["EHLO example.com\r\n", "SET a b\r\n", "\0\0\0\x08\x04\x42\x16/", "*1\r\n$4\r\nPING\r\n"] {
             assert_eq!(look(other.as_bytes()), Ok(Some(First::Other)), "{other:?}");
+        }
+        for proxied in [&b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n!"] {
+            assert_eq!(look(proxied), Err(Refusal::Unclear));
         }
         for unclear in ["", "\r\n", "G", "GET / HTTP/1.1"] {
             assert_eq!(look(unclear.as_bytes()), Ok(None), "{unclear:?}");

@@ -131,6 +131,7 @@ impl Wall {
 
     /// Where a request truly goes. What the call may not know is added to it here, and nowhere else.
     pub(crate) fn lead<B>(&self, target: Target, request: &mut Request<B>) -> Result<Target, Refusal> {
+        inject::strip_hop_by_hop(request.headers_mut());
         let target = self.meant(target);
         self.permit(&target.destination)?;
         inject::inject(&self.injections, &target.destination, request)?;

@@ -21,7 +21,11 @@ pub(super) async fn serve(listener: OwnedFd) {
     loop {
         let Ok(mut ready) = listener.readable().await else { return };
         match waiting(listener.get_ref()) {
-            Ok(Some(true)) => one(listener.get_ref()),
+            Ok(Some(true)) => {
+                one(listener.get_ref());
+                // A tool that asks without end must not be all that is listened to.
+                tokio::task::yield_now().await;
+            }
             Ok(Some(false)) => ready.clear_ready(),
             Ok(None) | Err(_) => return,
         }

@@ -115,3 +115,34 @@ async fn much_arrives_whole() {
     assert!(back == expected);
     assert_eq!(echoing.await.unwrap(), MUCH as u64);
 }
+
+#[tokio::test]
+async fn a_greeting_behind_a_question_does_not_lead_elsewhere_either() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server { address: listener.local_addr().unwrap(), heard: Arc::default(), root: vec![], _tasks: JoinSet::new() };
+    let heard = server.heard.clone();
+    let serving = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut asked = [0; 8];
+            stream.read_exact(&mut asked).await.unwrap();
+            stream.write_all(b"S").await.unwrap();
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+            heard.lock().push(if rest.is_empty() { "nothing" } else { "a greeting" }.to_owned());
+        }
+    });
+    let tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]).await;
+    for name in ["theirs.example.com", "db.example.com"] {
+        let mut stream = tool.direct(ECHO).await;
+        stream.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'S');
+        let mut client = rustls::ClientConnection::new(trust(&[]).unwrap(), name.try_into().unwrap()).unwrap();
+        let mut greeting = Vec::new();
+        client.write_tls(&mut greeting).unwrap();
+        let _ = stream.write_all(&greeting).await;
+        let _ = stream.shutdown().await;
+        answer(&mut stream).await;
+    }
+    assert_eq!(*server.heard.lock(), ["nothing", "a greeting"]);
+    serving.abort();
+}
