@@ -5,8 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::{Deserialize, Serialize};
-
 use crate::spec::Destination;
 
 /// Most destinations that are kept of one call. What is listed is fewer; what is only asked for is the tool's choice.
@@ -15,12 +13,11 @@ const MOST: usize = 64;
 const MOST_ADDRESSES: usize = 16;
 
 /// One destination of one call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact {
     /// As it was asked for.
     pub destination: Destination,
     /// The addresses that were connected to.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub addresses: BTreeSet<IpAddr>,
     /// How many connections stood.
     pub connections: u32,

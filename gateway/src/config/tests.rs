@@ -139,3 +139,23 @@ fn the_environment_says_where_and_nothing_else() {
     assert_eq!(Config::load_with(Some(&file), |_| Some(OsString::new())).unwrap().data_dir, PathBuf::from("from-file"));
     assert!(Config::load_with(Some(Path::new("/missing.yaml")), |_| None).unwrap_err().to_string().contains("/missing.yaml"));
 }
+
+#[test]
+fn what_calls_may_do_outside_is_bounded_and_its_files_are_read() {
+    for (said, key) in [
+        ("{bytes: 1}", "egress.bytes"),
+        ("{bytes: 2048Gi}", "egress.bytes"),
+        ("{connections: 0}", "egress.connections"),
+        ("{connect_timeout: 10ms}", "egress.connect_timeout"),
+        ("{connect_timeout: 2m}", "egress.connect_timeout"),
+        ("{routes: {db.internal: '10.0.0.7:5432'}}", "db.internal"),
+    ] {
+        let found = parse(&format!("egress: {said}\n")).unwrap_err().to_string();
+        assert!(found.contains(key), "{said}: {found}");
+    }
+    let good = parse("egress: {routes: {'db.internal:5432': '10.0.0.7:5432'}, connections: 5}\n").unwrap().egress;
+    let terms = good.terms().unwrap();
+    assert_eq!((terms.limits.connections, terms.routes.len()), (5, 1));
+    let missing = EgressConfig { trust: vec!["/nowhere/root.pem".into()], ..EgressConfig::default() };
+    assert!(missing.terms().unwrap_err().contains("/nowhere/root.pem"));
+}
