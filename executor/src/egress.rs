@@ -16,6 +16,7 @@ mod http;
 mod inject;
 mod io;
 mod list;
+mod lookup;
 mod metered;
 mod path;
 mod public;
@@ -41,7 +42,7 @@ pub(crate) use list::List;
 #[cfg(feature = "wasm")]
 pub(crate) use metered::Stream;
 pub use path::Pattern;
-pub(crate) use serve::serve;
+pub(crate) use serve::{Ends, serve};
 #[cfg(feature = "wasm")]
 pub(crate) use spans::{Begun, RequestSpan};
 pub(crate) use target::Target;

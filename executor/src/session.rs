@@ -2,7 +2,7 @@
 //!
 //! # Flow
 //! `Hello` each way -> (a `Ping` each way every [`PING`], while it waits) -> `Invocation` -> `Accepted` ->
-//! (`Progress` | `Log` | `Output` | `Tunnel`)* -> `Report`, with a `Ping` each way every [`PING`].
+//! (`Progress` | `Log` | `Output` | `Tunnel`)* -> `Report` -> `Tunnel`*, with a `Ping` each way every [`PING`].
 //!
 //! # Guarantees
 //! - [`RunError::NotDelivered`] only where the executor cannot have read the invocation. Everything later may have run.
@@ -20,10 +20,10 @@ use futures_util::FutureExt;
 use futures_util::future::pending;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::egress;
+use crate::egress::{self, Ends};
 use crate::error::RunError;
 use crate::frame::{FrameError, FrameReader, FrameWriter, Outbox, PING, SILENCE, pump};
 use crate::seal::{Direction, Seal};
@@ -34,6 +34,8 @@ use crate::{Event, Host};
 
 /// How long a canceled executor has for its report.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// How long what a tool said last on its connections has to get where it goes.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Most progress and log lines that are passed on from one call; the rest is in the report's tail.
 pub const MAX_LINES: usize = 10_000;
 
@@ -149,24 +151,33 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
                 (None, Some((carrier, moving.boxed(), wall)))
             }
         };
-        let over = CancellationToken::new();
+        let ends = Ends::default();
+        let served = CancellationToken::new();
         let talking = async {
-            let mut conversation = pin!(Conversation::new(self.clocks, outbox, limit, inlet, host).run(&mut self.reader));
+            let mut conversation = Conversation::new(self.clocks, outbox, limit, inlet, host);
+            let mut conversing = pin!(async {
+                let report = conversation.run(&mut self.reader).await?;
+                ends.gone.cancel();
+                conversation.last_words(&mut self.reader, &served).await;
+                Ok(report)
+            });
             let result = tokio::select! {
-                result = &mut conversation => result,
+                result = &mut conversing => result,
                 // An executor that reported and left may break our writing: what it sent is still to be read.
-                _ = pump(queue, &mut self.writer) => conversation.await,
+                _ = pump(queue, &mut self.writer) => conversing.await,
             };
-            over.cancel();
+            ends.over.cancel();
             result
         };
         let connecting = async {
-            let Some((carrier, moving, wall)) = tunnel else { return };
-            tokio::select! {
-                () = egress::serve(carrier, wall, &over) => {}
-                // A stream that broke ends the connections, and not the call.
-                () = moving => over.cancelled().await,
+            if let Some((carrier, moving, wall)) = tunnel {
+                tokio::select! {
+                    () = egress::serve(carrier, wall, &ends) => {}
+                    // A stream that broke ends the connections, and not the call.
+                    () = moving => {}
+                }
             }
+            served.cancel();
         };
         tokio::join!(talking, connecting).0
     }
@@ -215,7 +226,7 @@ impl<'a> Conversation<'a> {
         Self { clocks, outbox, limit, inlet, host, accepted: false, stdout: BytesMut::new(), lines: 0 }
     }
 
-    async fn run<R: AsyncRead + Unpin>(mut self, reader: &mut FrameReader<R, FromExecutor>) -> Result<Report, RunError> {
+    async fn run<R: AsyncRead + Unpin>(&mut self, reader: &mut FrameReader<R, FromExecutor>) -> Result<Report, RunError> {
         let Clocks { ping, silence, cancel_grace } = self.clocks;
         let mut pings = interval_at(Instant::now() + ping, ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -241,6 +252,28 @@ impl<'a> Conversation<'a> {
                     return Err(RunError::Lost(format!("canceled, and no report within {cancel_grace:?}")));
                 }
             }
+        }
+    }
+
+    /// Takes what the tool had said on its connections when it ended, until that is `served`. Nothing more is taken of a call that
+    /// was canceled.
+    async fn last_words<R: AsyncRead + Unpin>(&self, reader: &mut FrameReader<R, FromExecutor>, served: &CancellationToken) {
+        let taking = async {
+            while let Ok(Some(frame)) = reader.next().await {
+                if let FromExecutor::Tunnel { chunk } = frame
+                    && self.tunnel(chunk).is_err()
+                {
+                    return;
+                }
+            }
+            // A stream of its own may be open still.
+            served.cancelled().await;
+        };
+        tokio::select! {
+            () = served.cancelled() => {}
+            () = self.host.canceled().cancelled() => {}
+            () = sleep(LAST_WORDS) => {}
+            () = taking => {}
         }
     }
 

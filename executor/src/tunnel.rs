@@ -10,6 +10,7 @@
 
 mod carrier;
 mod connection;
+mod relay;
 mod stream;
 
 #[cfg(feature = "dispatch")]
@@ -20,6 +21,7 @@ pub(crate) use carrier::{Carrier, End, Inlet, READY, beside};
 #[cfg(feature = "dispatch")]
 pub(crate) use connection::accept;
 pub(crate) use connection::{Opener, open};
+pub(crate) use relay::relay;
 pub(crate) use stream::Stream;
 
 use crate::spec::Destination;

@@ -9,7 +9,7 @@
 //! - Redirects are answers like any other.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,8 +24,10 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::inject::strip_hop_by_hop;
 use super::io::Io;
@@ -70,9 +72,10 @@ struct Tunnel {
 }
 
 /// Serves one connection to its end. `standing` is one to its destination that was made before it turned out to be HTTP.
-pub(super) async fn serve(stream: Io, face: Face, wall: Arc<Wall>, standing: Option<Metered>) {
+pub(super) async fn serve(stream: Io, face: Face, wall: Arc<Wall>, standing: Option<Metered>, gone: CancellationToken) {
     let connector = Connector { wall: wall.clone(), standing: Arc::new(Mutex::new(standing)) };
-    let mut client = Client::builder(TokioExecutor::new());
+    let upstreams = Arc::<Mutex<JoinSet<()>>>::default();
+    let mut client = Client::builder(Upstreams(Arc::downgrade(&upstreams)));
     client.http1_max_buf_size(HEAD).pool_max_idle_per_host(1).pool_idle_timeout(IDLE).pool_timer(TokioTimer::new());
     let client = client.build(connector);
     let conversation = Conversation { face, wall, client, tunnel: Mutex::default() };
@@ -84,7 +87,7 @@ pub(super) async fn serve(stream: Io, face: Face, wall: Arc<Wall>, standing: Opt
     if let (Ok(()), Some(Tunnel { near, far, to })) = (served, tunnel)
         && let Ok(near) = near.await
     {
-        let _ = raw::relay(Io::new(TokioIo::new(near)), far, to, conversation.wall).await;
+        let _ = raw::relay(Io::new(TokioIo::new(near)), far, to, conversation.wall, gone).await;
     }
 }
 
@@ -165,6 +168,19 @@ impl Conversation {
                 if agrees { Ok(target) } else { Err(Refusal::Misdirected) }
             }
         }
+    }
+}
+
+/// What the client does beside a request, such as keeping a connection for another. It ends with the tool's connection.
+#[derive(Clone)]
+struct Upstreams(Weak<Mutex<JoinSet<()>>>);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Upstreams {
+    fn execute(&self, task: F) {
+        let Some(tasks) = self.0.upgrade() else { return };
+        let mut tasks = tasks.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
     }
 }
 

@@ -31,19 +31,6 @@ impl List {
             Err(Refusal::AddressNotListed)
         }
     }
-
-    /// Connects to a destination, if it may be.
-    pub(crate) async fn dial(&self, destination: &Destination) -> Result<TcpStream, Refusal> {
-        self.permit(destination)?;
-        let answers = match destination.address() {
-            Some(address) => vec![SocketAddr::new(address, destination.port)],
-            None => match tokio::net::lookup_host((destination.host.as_str(), destination.port)).await {
-                Ok(answers) => answers.collect(),
-                Err(_) => return Err(Refusal::NoAddress),
-            },
-        };
-        connect(&self.admit(answers)?[..]).await
-    }
 }
 
 /// Connects without a look at where that is.

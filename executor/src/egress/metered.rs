@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
@@ -20,11 +21,13 @@ pub(crate) struct Metered {
     stream: TcpStream,
     wall: Arc<Wall>,
     meter: Arc<Meter>,
+    /// Its place among those that stand.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Metered {
-    pub(super) const fn new(stream: TcpStream, wall: Arc<Wall>, meter: Arc<Meter>) -> Self {
-        Self { stream, wall, meter }
+    pub(super) const fn new(stream: TcpStream, wall: Arc<Wall>, meter: Arc<Meter>, place: OwnedSemaphorePermit) -> Self {
+        Self { stream, wall, meter, _place: place }
     }
 
     /// Waits until it has something to say, or has ended.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
 
 use super::Refusal;
 use super::http::{self, Face};
@@ -13,9 +14,7 @@ use super::sniff::{self, First, Watched};
 use super::spans::ConnectionSpan;
 use super::wall::Wall;
 use crate::spec::Destination;
-
-/// What is read at once.
-const PIECE: usize = 64 << 10;
+use crate::tunnel;
 
 /// Carries a connection that stands, until either side has ended it.
 ///
@@ -23,7 +22,13 @@ const PIECE: usize = 64 << 10;
 /// is read as such from there on. A server that speaks first is not spoken to in either.
 ///
 /// Boxed: HTTP may lead here, and here to HTTP.
-pub(super) fn relay(mut near: Io, far: Metered, to: Destination, wall: Arc<Wall>) -> BoxFuture<'static, Result<(), Refusal>> {
+pub(super) fn relay(
+    mut near: Io,
+    far: Metered,
+    to: Destination,
+    wall: Arc<Wall>,
+    gone: CancellationToken,
+) -> BoxFuture<'static, Result<(), Refusal>> {
     Box::pin(async move {
         let mut said = Vec::new();
         let first = tokio::select! {
@@ -32,28 +37,33 @@ pub(super) fn relay(mut near: Io, far: Metered, to: Destination, wall: Arc<Wall>
             readable = far.readable() => readable.map(|()| First::Other).map_err(|_| Refusal::Unreachable)?,
         };
         if first == First::Other && sniff::asks_for_tls(&said) {
-            return after_a_question(near, far, to, &wall, &said).await;
+            return after_a_question(near, far, to, &wall, &said, &gone).await;
         }
         match first {
             First::Http => {
-                http::serve(Io::new(Begun::new(said, near)), Face::Direct(to), wall, Some(far)).await;
+                http::serve(Io::new(Begun::new(said, near)), Face::Direct(to), wall, Some(far), gone).await;
                 return Ok(());
             }
             First::Tls(name) => sniff::agrees(name.as_deref(), &to, wall.list())?,
             First::Text => near = Io::new(Watched::new(said.clone(), near)),
             First::Other => {}
         }
-        let mut near = Begun::new(said, near);
-        let mut far = far;
         // How it ended is nobody's business but the two sides'.
-        let _ = copy_bidirectional_with_sizes(&mut near, &mut far, PIECE, PIECE).await;
+        let _ = tunnel::relay(Begun::new(said, near), far, &gone).await;
         Ok(())
     })
 }
 
 /// PostgreSQL's clients ask whether they may speak TLS. The greeting behind the answer names nobody else either; drivers that give
 /// no name are many.
-async fn after_a_question(mut near: Io, mut far: Metered, to: Destination, wall: &Wall, asked: &[u8]) -> Result<(), Refusal> {
+async fn after_a_question(
+    mut near: Io,
+    mut far: Metered,
+    to: Destination,
+    wall: &Wall,
+    asked: &[u8],
+    gone: &CancellationToken,
+) -> Result<(), Refusal> {
     let broken = |_| Refusal::Unreachable;
     far.write_all(asked).await.map_err(broken)?;
     let answer = far.read_u8().await.map_err(broken)?;
@@ -62,16 +72,15 @@ async fn after_a_question(mut near: Io, mut far: Metered, to: Destination, wall:
     if let First::Tls(Some(name)) = sniff::first(&mut near, &mut said).await? {
         sniff::agrees(Some(&name), &to, wall.list())?;
     }
-    let mut near = Begun::new(said, near);
-    let _ = copy_bidirectional_with_sizes(&mut near, &mut far, PIECE, PIECE).await;
+    let _ = tunnel::relay(Begun::new(said, near), far, gone).await;
     Ok(())
 }
 
 /// Connects, and carries.
-pub(super) async fn serve(near: Io, to: Destination, wall: Arc<Wall>) {
+pub(super) async fn serve(near: Io, to: Destination, wall: Arc<Wall>, gone: CancellationToken) {
     let span = ConnectionSpan::begin(wall.clone(), &to);
     let ended = match wall.dial(&to).await {
-        Ok(far) => relay(near, far, to, wall).await,
+        Ok(far) => relay(near, far, to, wall, gone).await,
         Err(refusal) => Err(refusal),
     };
     if let Err(refusal) = ended {

@@ -11,31 +11,39 @@ use super::raw;
 use super::wall::Wall;
 use crate::tunnel::{self, Carrier, Opening};
 
-/// Serves every connection that comes over `carrier` until `over`. When it returns, they have all ended, and what they carried is
-/// counted; dropped, it ends them all too.
-pub(crate) async fn serve(carrier: Carrier, wall: Arc<Wall>, over: &CancellationToken) {
+/// What ends connections.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    /// Nobody listens in the sandbox any more. What was said there still gets out.
+    pub(crate) gone: CancellationToken,
+    /// At once, whatever is under way.
+    pub(crate) over: CancellationToken,
+}
+
+/// Serves every connection that comes over `carrier` until they are over, or the sandbox has closed the carrier and the last has
+/// ended. When it returns, what they carried is counted; dropped, it ends them all too.
+pub(crate) async fn serve(carrier: Carrier, wall: Arc<Wall>, ends: &Ends) {
     let mut connections = JoinSet::new();
+    let serving = async {
+        tunnel::accept(carrier, |opening, stream| {
+            while connections.try_join_next().is_some() {}
+            connections.spawn(one(opening, Io::new(stream), wall.clone(), ends.gone.clone()));
+        })
+        .await;
+        while connections.join_next().await.is_some() {}
+    };
     tokio::select! {
-        () = over.cancelled() => {}
-        // What cannot be read ends the connections, and not the call: its tool finds them closed.
-        () = accept(carrier, &wall, &mut connections) => over.cancelled().await,
+        () = ends.over.cancelled() => {}
+        () = serving => {}
     }
     connections.shutdown().await;
 }
 
-async fn accept(carrier: Carrier, wall: &Arc<Wall>, connections: &mut JoinSet<()>) {
-    tunnel::accept(carrier, |opening, stream| {
-        while connections.try_join_next().is_some() {}
-        connections.spawn(one(opening, Io::new(stream), wall.clone()));
-    })
-    .await;
-}
-
-async fn one(opening: Opening, stream: Io, wall: Arc<Wall>) {
+async fn one(opening: Opening, stream: Io, wall: Arc<Wall>, gone: CancellationToken) {
     match opening {
-        Opening::Proxy => http::serve(stream, Face::Proxy, wall, None).await,
+        Opening::Proxy => http::serve(stream, Face::Proxy, wall, None, gone).await,
         // What is added to has to be seen.
-        Opening::Direct(to) if wall.injects(&to) => http::serve(stream, Face::Direct(to), wall, None).await,
-        Opening::Direct(to) => raw::serve(stream, to, wall).await,
+        Opening::Direct(to) if wall.injects(&to) => http::serve(stream, Face::Direct(to), wall, None, gone).await,
+        Opening::Direct(to) => raw::serve(stream, to, wall, gone).await,
     }
 }

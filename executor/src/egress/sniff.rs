@@ -44,8 +44,9 @@ pub(super) enum First {
 
 /// Reads into `buffer` until it is clear what it is.
 pub(super) async fn first(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Result<First, Refusal> {
+    let mut sniffer = Sniffer::default();
     loop {
-        if let Some(first) = look(buffer)? {
+        if let Some(first) = sniffer.look(buffer)? {
             return Ok(first);
         }
         if buffer.len() > MOST {
@@ -67,20 +68,20 @@ pub(super) async fn first(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Ve
 pub(super) struct Watched<S> {
     stream: S,
     /// The line, as long as it goes on.
-    line: Option<Vec<u8>>,
+    line: Option<(Vec<u8>, Sniffer)>,
 }
 
 impl<S> Watched<S> {
     /// Goes on watching behind `said`.
-    pub(super) const fn new(said: Vec<u8>, stream: S) -> Self {
-        Self { stream, line: Some(said) }
+    pub(super) fn new(said: Vec<u8>, stream: S) -> Self {
+        Self { stream, line: Some((said, Sniffer::default())) }
     }
 
     fn heard(&mut self, more: &[u8]) -> io::Result<()> {
-        let Some(line) = &mut self.line else { return Ok(()) };
+        let Some((line, sniffer)) = &mut self.line else { return Ok(()) };
         line.extend_from_slice(more);
         let over = line.len() > MOST;
-        match look(line) {
+        match sniffer.look(line) {
             Ok(None) if !over => return Ok(()),
             Ok(Some(First::Other)) => {}
             _ => return Err(io::Error::other(Refusal::Unclear)),
@@ -116,47 +117,63 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// `None`: it may still become something.
-fn look(buffer: &[u8]) -> Result<Option<First>, Refusal> {
-    match buffer {
-        [] => Ok(None),
-        [HANDSHAKE, ..] => greeting(buffer),
-        // Says for somebody else where a connection comes from, and what is behind it is nobody's greeting.
-        _ if PROXY_PROTOCOL.iter().any(|begins| buffer.starts_with(begins)) => Err(Refusal::Unclear),
-        _ => Ok(request_line(buffer)),
-    }
+/// Looks at a beginning as it grows, and at each byte once.
+#[derive(Default)]
+struct Sniffer {
+    /// How much was looked at.
+    seen: usize,
+    /// Where its first line that is not empty starts.
+    start: Option<usize>,
+    greeting: Acceptor,
 }
 
-fn greeting(mut buffer: &[u8]) -> Result<Option<First>, Refusal> {
-    let mut acceptor = Acceptor::default();
-    while !buffer.is_empty() {
-        acceptor.read_tls(&mut buffer).map_err(|_| Refusal::Unclear)?;
-        match acceptor.accept() {
-            Ok(Some(accepted)) => {
-                return Ok(Some(First::Tls(accepted.client_hello().server_name().map(str::to_ascii_lowercase))));
+impl Sniffer {
+    /// `None`: it may still become something.
+    fn look(&mut self, buffer: &[u8]) -> Result<Option<First>, Refusal> {
+        match buffer {
+            [] => Ok(None),
+            [HANDSHAKE, ..] => self.greeting(buffer),
+            // Says for somebody else where a connection comes from, and what is behind it is nobody's greeting.
+            _ if PROXY_PROTOCOL.iter().any(|begins| buffer.starts_with(begins)) => Err(Refusal::Unclear),
+            _ => Ok(self.request_line(buffer)),
+        }
+    }
+
+    fn greeting(&mut self, buffer: &[u8]) -> Result<Option<First>, Refusal> {
+        let mut more = &buffer[self.seen..];
+        self.seen = buffer.len();
+        while !more.is_empty() {
+            self.greeting.read_tls(&mut more).map_err(|_| Refusal::Unclear)?;
+            match self.greeting.accept() {
+                Ok(Some(accepted)) => {
+                    return Ok(Some(First::Tls(accepted.client_hello().server_name().map(str::to_ascii_lowercase))));
+                }
+                Ok(None) => {}
+                Err(_) => return Err(Refusal::Unclear),
             }
-            Ok(None) => {}
-            Err(_) => return Err(Refusal::Unclear),
         }
+        Ok(None)
     }
-    Ok(None)
-}
 
-/// Whether the first line ends like one of HTTP's. Servers skip empty lines ahead of it, and some read it in any case.
-fn request_line(buffer: &[u8]) -> Option<First> {
-    let start = buffer.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
-    let line = &buffer[start..];
-    // Some servers split a request line at every kind of white space.
-    let is_text = |byte: &u8| matches!(byte, b'\t' | 0x0b | 0x0c | 0x1c..=0x7e | 0x80..);
-    let end = line.iter().position(|byte| !is_text(byte));
-    match end {
-        None => None,
-        Some(end) if matches!(line[end], b'\r' | b'\n') => {
-            let line = line[..end].to_ascii_lowercase();
-            let is_http = line.windows(5).any(|word| word == b"http/");
-            Some(if is_http { First::Http } else { First::Other })
+    /// Whether the first line ends like one of HTTP's. Servers skip empty lines ahead of it, and some read it in any case.
+    fn request_line(&mut self, buffer: &[u8]) -> Option<First> {
+        // Some servers split a request line at every kind of white space.
+        let is_text = |byte: &u8| matches!(byte, b'\t' | 0x0b | 0x0c | 0x1c..=0x7e | 0x80..);
+        let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        let seen = std::mem::replace(&mut self.seen, buffer.len());
+        let start = match self.start {
+            Some(start) => start,
+            None => seen + buffer[seen..].iter().position(|byte| !is_end(byte))?,
+        };
+        self.start = Some(start);
+        let from = seen.max(start);
+        let end = from + buffer[from..].iter().position(|byte| !is_text(byte))?;
+        if !is_end(&buffer[end]) {
+            return Some(First::Other);
         }
-        Some(_) => Some(First::Other),
+        let line = buffer[start..end].to_ascii_lowercase();
+        let is_http = line.windows(5).any(|word| word == b"http/");
+        Some(if is_http { First::Http } else { First::Other })
     }
 }
 
@@ -180,6 +197,10 @@ mod tests {
 
     use super::*;
 
+    fn look_at(said: &[u8]) -> Result<Option<First>, Refusal> {
+        Sniffer::default().look(said)
+    }
+
     /// What a client of rustls says first.
     fn hello(name: &'static str) -> Vec<u8> {
         let tls = super::super::trust(&[]).unwrap();
@@ -193,11 +214,11 @@ mod tests {
     fn a_greeting_tells_its_name_however_it_is_cut() {
         let said = hello("api.example.com");
         for cut in 1..said.len() {
-            assert_eq!(look(&said[..cut]), Ok(None), "{cut}");
+            assert_eq!(look_at(&said[..cut]), Ok(None), "{cut}");
         }
-        assert_eq!(look(&said), Ok(Some(First::Tls(Some("api.example.com".into())))));
-        assert_eq!(look(&hello("192.0.2.7")), Ok(Some(First::Tls(None))));
-        assert_eq!(look(b"\x16garbage garbage garbage"), Err(Refusal::Unclear));
+        assert_eq!(look_at(&said), Ok(Some(First::Tls(Some("api.example.com".into())))));
+        assert_eq!(look_at(&hello("192.0.2.7")), Ok(Some(First::Tls(None))));
+        assert_eq!(look_at(b"\x16garbage garbage garbage"), Err(Refusal::Unclear));
     }
 
     #[test]
@@ -210,16 +231,16 @@ mod tests {
             "PRI * HTTP/2.0\r\n",
             "A HTTP/1.1 \n",
         ] {
-            assert_eq!(look(http.as_bytes()), Ok(Some(First::Http)), "{http:?}");
+            assert_eq!(look_at(http.as_bytes()), Ok(Some(First::Http)), "{http:?}");
         }
         for other in ["EHLO example.com\r\n", "SET a b\r\n", "\0\0\0\x08\x04\x42\x16/", "*1\r\n$4\r\nPING\r\n"] {
-            assert_eq!(look(other.as_bytes()), Ok(Some(First::Other)), "{other:?}");
+            assert_eq!(look_at(other.as_bytes()), Ok(Some(First::Other)), "{other:?}");
         }
         for proxied in [&b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n!"] {
-            assert_eq!(look(proxied), Err(Refusal::Unclear));
+            assert_eq!(look_at(proxied), Err(Refusal::Unclear));
         }
         for unclear in ["", "\r\n", "G", "GET / HTTP/1.1"] {
-            assert_eq!(look(unclear.as_bytes()), Ok(None), "{unclear:?}");
+            assert_eq!(look_at(unclear.as_bytes()), Ok(None), "{unclear:?}");
         }
     }
 
@@ -248,6 +269,21 @@ mod tests {
         let (mut near, mut far) = tokio::io::duplex(64);
         near.write_all(b"\x16\x03").await.unwrap();
         assert_eq!(first(&mut far, &mut Vec::new()).await, Err(Refusal::Unclear));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_beginning_that_comes_byte_by_byte_is_the_same() {
+        for (said, expected) in [
+            (hello("api.example.com"), First::Tls(Some("api.example.com".into()))),
+            (b"\r\nGET / HTTP/1.1\r\n".to_vec(), First::Http),
+            (b"EHLO me\r\n".to_vec(), First::Other),
+        ] {
+            let (mut near, mut far) = tokio::io::duplex(1);
+            let saying = tokio::spawn(async move { near.write_all(&said).await });
+            assert_eq!(first(&mut far, &mut Vec::new()).await, Ok(expected));
+            drop(far);
+            let _ = saying.await.unwrap();
+        }
     }
 
     #[test]

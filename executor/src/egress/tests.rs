@@ -11,7 +11,6 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::frame::Outbox;
@@ -92,7 +91,7 @@ fn identity(name: &str) -> (TlsAcceptor, Vec<u8>) {
 struct Tool {
     wall: Arc<Wall>,
     opener: Opener,
-    over: CancellationToken,
+    ends: Arc<Ends>,
     tasks: JoinSet<()>,
 }
 
@@ -112,8 +111,8 @@ impl Tool {
         let (inwards, mut arriving) = Outbox::<Bytes>::new();
         let (to_gateway, gateway) = Carrier::over(&inwards, |chunk| chunk);
         let (to_tool, tool) = Carrier::over(&outwards, |chunk| chunk);
-        let over = CancellationToken::new();
-        let (serving, until) = (wall.clone(), over.clone());
+        let ends = Arc::<Ends>::default();
+        let (serving, until) = (wall.clone(), ends.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { serve(gateway, serving, &until).await });
         tasks.spawn(async move {
@@ -128,7 +127,7 @@ impl Tool {
         });
         let (opener, driving) = tunnel::open(tool).await.unwrap();
         tasks.spawn(driving);
-        Self { wall, opener, over, tasks }
+        Self { wall, opener, ends, tasks }
     }
 
     async fn proxy(&self) -> Stream {

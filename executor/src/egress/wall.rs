@@ -9,15 +9,19 @@ use http::Request;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::contact::{Contact, Contacts};
 use super::inject::{self, Injection};
 use super::list::{List, connect};
+use super::lookup::Lookups;
 use super::metered::{Metered, Stream};
 use super::{Limits, Refusal, Target};
 use crate::spec::{Destination, Reach, loopbacks};
+use crate::tunnel::CONNECTIONS;
 use crate::wire::{Faces, MAX_SPANS, Span};
 
 /// Where the proxy of every sandbox listens. Away from the addresses that programs use among themselves.
@@ -45,6 +49,9 @@ pub struct Wall {
     /// Where a backend says that these are.
     known: Mutex<BTreeMap<Destination, (String, u16)>>,
     connections: AtomicU32,
+    /// Places for connections that stand, those that are kept for another request included.
+    open: Arc<Semaphore>,
+    lookups: Lookups,
     bytes: AtomicU64,
     contacts: Mutex<Contacts>,
     spans: Mutex<Vec<Span>>,
@@ -59,6 +66,8 @@ impl Wall {
             terms,
             known: Mutex::default(),
             connections: AtomicU32::new(0),
+            open: Arc::new(Semaphore::new(CONNECTIONS)),
+            lookups: Lookups::default(),
             bytes: AtomicU64::new(0),
             contacts: Mutex::default(),
             spans: Mutex::default(),
@@ -157,24 +166,35 @@ impl Wall {
         if self.connections.fetch_add(1, Ordering::Relaxed) >= self.terms.limits.connections {
             return Err(Refusal::TooMany);
         }
-        let known = self.known.lock().get(destination).cloned();
         let dialing = async {
-            match (self.terms.routes.get(destination), known) {
-                (Some(route), _) => connect(*route).await,
-                (None, Some((host, port))) => connect((host.as_str(), port)).await,
-                (None, None) => self.list.dial(destination).await,
-            }
+            let place = self.open.clone().acquire_owned().await.map_err(|_| Refusal::TooMany)?;
+            Ok((self.reach(destination).await?, place))
         };
         let dialed = timeout(self.terms.limits.connect_timeout, dialing).await;
         match dialed.unwrap_or(Err(Refusal::Late)) {
-            Ok(stream) => {
+            Ok((stream, place)) => {
                 let meter = self.contacts.lock().connected(destination, stream.peer_addr().ok());
-                Ok(Metered::new(stream, self.clone(), meter))
+                Ok(Metered::new(stream, self.clone(), meter, place))
             }
             Err(refusal) => {
                 self.contacts.lock().refused(destination);
                 Err(refusal)
             }
+        }
+    }
+
+    /// How many connections stand.
+    #[cfg(test)]
+    pub(super) fn standing(&self) -> usize {
+        CONNECTIONS - self.open.available_permits()
+    }
+
+    async fn reach(&self, destination: &Destination) -> Result<TcpStream, Refusal> {
+        let known = self.known.lock().get(destination).cloned();
+        match (self.terms.routes.get(destination), known) {
+            (Some(route), _) => connect(*route).await,
+            (None, Some((host, port))) => connect((host.as_str(), port)).await,
+            (None, None) => connect(&self.list.admit(self.lookups.addresses(destination).await?)?[..]).await,
         }
     }
 

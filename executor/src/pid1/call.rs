@@ -10,7 +10,7 @@ use rustix::process::{Signal, WaitStatus};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -26,7 +26,7 @@ use crate::frame::Outbox;
 use crate::tunnel::Carrier;
 use crate::wire::{Exit, FromExecutor, Invocation, Report, Resource, Span};
 
-/// How long the gateway has to take what is left in the pipes once the tool is dead.
+/// How long the gateway has to take what is left in the pipes, and on the connections, once the tool is dead.
 const DRAIN: Duration = Duration::from_secs(4);
 
 /// Everything a call needs.
@@ -63,13 +63,10 @@ impl Call {
         let mut spans = Spans::default();
         let mut reaper = Reaper::new()?;
         let started = spans.begin();
-        // Closed when it is dropped, which is before the report.
-        let mut faces = None;
-        let launched = match self.open() {
-            Ok(listening) => {
-                faces = listening;
-                self.launch(launcher).await
-            }
+        let gone = CancellationToken::new();
+        let _over = gone.clone().drop_guard();
+        let launched = match self.open(gone) {
+            Ok(()) => self.launch(launcher).await,
             Err(why) => Ok(Err(why)),
         };
         spans.end("process.start", started, !matches!(launched, Ok(Ok(_))));
@@ -85,15 +82,24 @@ impl Call {
                 Outcome::new(Cause::Deadline)
             }
         };
-        drop(faces);
         Ok(outcome.report(&Counters::read().since(before), launch::scratch_is_full(), spans.0))
     }
 
-    /// Opens the way out, before there is anybody to take it.
-    fn open(&mut self) -> Result<Option<AbortOnDropHandle<()>>, String> {
-        let (Some(faces), Some(carrier)) = (&self.invocation.faces, self.carrier.take()) else { return Ok(None) };
+    /// Opens the way out, before there is anybody to take it. What the tool said on it still gets out once it is `gone`.
+    fn open(&mut self, gone: CancellationToken) -> Result<(), String> {
+        let (Some(faces), Some(carrier)) = (&self.invocation.faces, self.carrier.take()) else { return Ok(()) };
         let listening = Faces::open(faces)?;
-        Ok(Some(AbortOnDropHandle::new(tokio::spawn(listening.serve(carrier)))))
+        tokio::spawn(async move {
+            let late = async {
+                gone.cancelled().await;
+                sleep(DRAIN).await;
+            };
+            tokio::select! {
+                () = listening.serve(carrier, gone.clone()) => {}
+                () = late => {}
+            }
+        });
+        Ok(())
     }
 
     /// Hands the call's credentials over. From here on the tool has them, and this process does not.

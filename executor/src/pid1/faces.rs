@@ -1,21 +1,20 @@
 //! The wall's faces: what listens in the sandbox, and carries each connection of the tool to the gateway.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddrV4, TcpListener as StdListener};
+use std::net::{SocketAddrV4, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::stream::{self, SelectAll, StreamExt};
-use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-use crate::tunnel::{self, CONNECTIONS, Carrier, Opener, Opening};
+use crate::tunnel::{self, CONNECTIONS, Carrier, Opener, Opening, relay};
 use crate::wire;
 
-/// What is read at once.
-const PIECE: usize = 64 << 10;
 /// How long to rest when the kernel has no descriptor for a connection.
 const REST: Duration = Duration::from_millis(50);
 
@@ -37,33 +36,70 @@ impl Faces {
         all.map(listen).collect::<Result<_, String>>().map(Self)
     }
 
-    /// Carries what comes, for as long as it is polled.
-    pub(super) async fn serve(self, carrier: Carrier) {
-        let mut tasks = JoinSet::new();
+    /// Carries what comes. Once the tool is `gone`, what it had connected to and said is carried to its end, and nothing more.
+    pub(super) async fn serve(self, carrier: Carrier, gone: CancellationToken) {
         let Ok((opener, driving)) = tunnel::open(carrier).await else { return };
+        let mut tasks = JoinSet::new();
         tasks.spawn(driving);
-        let mut arriving: SelectAll<_> = self
-            .0
-            .into_iter()
-            .map(|(listener, opening)| {
-                stream::poll_fn(move |cx| listener.poll_accept(cx).map(|accepted| Some((accepted, opening.clone()))))
-            })
-            .collect();
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut taking = Taking { tasks, opener, room: Arc::new(Semaphore::new(CONNECTIONS)) };
         loop {
             tokio::select! {
-                arrived = arriving.next() => match arrived {
-                    Some((Ok((near, _)), opening)) => {
-                        // One too many is closed at once: its tool hears of it, and need not wait for a deadline.
-                        let Ok(place) = room.clone().try_acquire_owned() else { continue };
-                        tasks.spawn(one(near, opening, opener.clone(), place));
-                    }
-                    Some((Err(_), _)) => tokio::time::sleep(REST).await,
-                    None => return,
+                (arrived, opening) = self.arrival() => match arrived {
+                    Ok(near) => taking.take(near, opening),
+                    Err(_) => tokio::time::sleep(REST).await,
                 },
-                Some(_) = tasks.join_next() => {}
+                Some(_) = taking.tasks.join_next() => {}
+                () = gone.cancelled() => break,
             }
         }
+        for (near, opening) in self.left() {
+            taking.take(near, &opening);
+        }
+        let Taking { mut tasks, opener, .. } = taking;
+        // The last connection to end closes the stream now.
+        drop(opener);
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// The next connection of the tool.
+    async fn arrival(&self) -> (io::Result<TcpStream>, &Opening) {
+        let accept = poll_fn(|cx| {
+            let mut accepted = self.0.iter().filter_map(|(listener, opening)| match listener.poll_accept(cx) {
+                Poll::Ready(accepted) => Some((accepted.map(|(near, _)| near), opening)),
+                Poll::Pending => None,
+            });
+            accepted.next().map_or(Poll::Pending, Poll::Ready)
+        });
+        accept.await
+    }
+
+    /// What the kernel had taken of its connections and nobody has seen yet.
+    fn left(self) -> impl Iterator<Item = (TcpStream, Opening)> {
+        let left = |(listener, opening): (TcpListener, Opening)| {
+            let listener = listener.into_std().ok()?;
+            let accept = move || Some((stream(listener.accept().ok()?.0).ok()?, opening.clone()));
+            Some(std::iter::from_fn(accept))
+        };
+        self.0.into_iter().filter_map(left).flatten()
+    }
+}
+
+/// The connections that are under way.
+struct Taking {
+    tasks: JoinSet<()>,
+    opener: Opener,
+    room: Arc<Semaphore>,
+}
+
+impl Taking {
+    /// One too many is closed at once: its tool hears of it, and need not wait for a deadline.
+    fn take(&mut self, near: TcpStream, opening: &Opening) {
+        let Ok(place) = self.room.clone().try_acquire_owned() else { return };
+        let (opener, opening) = (self.opener.clone(), opening.clone());
+        self.tasks.spawn(async move {
+            one(near, opening, opener).await;
+            drop(place);
+        });
     }
 }
 
@@ -73,10 +109,17 @@ fn listener(at: SocketAddrV4) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
+fn stream(accepted: StdStream) -> io::Result<TcpStream> {
+    accepted.set_nonblocking(true)?;
+    TcpStream::from_std(accepted)
+}
+
 /// One connection of the tool. What cannot be carried any further is closed, on this side as on the other.
-async fn one(mut near: TcpStream, opening: Opening, opener: Opener, _place: OwnedSemaphorePermit) {
+async fn one(near: TcpStream, opening: Opening, opener: Opener) {
     let _ = near.set_nodelay(true);
-    if let Ok(mut far) = opener.open(&opening).await {
-        let _ = copy_bidirectional_with_sizes(&mut near, &mut far, PIECE, PIECE).await;
+    let far = opener.open(&opening).await;
+    drop(opener);
+    if let Ok(far) = far {
+        let _ = relay(near, far, &CancellationToken::new()).await;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::AsyncRead;
@@ -123,19 +124,23 @@ async fn converse(
             report = call.run(launcher) => report.map_err(after)?,
             never = beat(outbox.clone()) => never,
         };
-        outbox.send(FromExecutor::Report(report)).await.map_err(after)?;
-        // The last sender: the pump writes what is queued and ends.
-        drop(outbox);
-        Ok(())
+        outbox.send(FromExecutor::Report(report)).await.map_err(after)
     };
-    let pumping = async { pump(queue, &mut writer).await.map_err(after) };
+    let talking = async {
+        tokio::select! {
+            pumped = pump(queue, &mut writer) => Err(pumped.map_or_else(after, |()| after("nobody has anything to say"))),
+            why = listen(&mut reader, &cancel, inlet.as_ref()) => Err::<(), _>(after(why)),
+        }
+    };
+    let mut talking = pin!(talking);
     tokio::select! {
-        why = listen(&mut reader, &cancel, inlet.as_ref()) => return Err(after(why)),
-        done = async { tokio::try_join!(calling, pumping) } => drop(done?),
+        biased;
+        reported = calling => reported?,
+        ended = &mut talking => return ended,
     }
-    // What was written is not yet read, and an engine may drop what its container leaves behind: the gateway closes the stream
-    // when it has the report.
-    let _ = timeout(PARTING, listen(&mut reader, &cancel, inlet.as_ref())).await;
+    // What was written is not yet read, and an engine may drop what its container leaves behind. The gateway closes the stream when
+    // it has the report, and what was said last on the tool's connections.
+    let _ = timeout(PARTING, talking).await;
     Ok(())
 }
 

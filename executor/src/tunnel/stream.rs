@@ -2,76 +2,92 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+use futures_util::future::{Either, Ready, ready as at_once};
 use h2::client::ResponseFuture;
-use h2::{RecvStream, SendStream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use h2::{FlowControl, RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, SimplexStream, WriteHalf, simplex};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::CHUNK;
 use super::connection::failed;
+use super::{CHUNK, WINDOW};
 
-/// What comes in.
-enum Receiving {
-    /// The other side has not answered yet.
-    Later(ResponseFuture),
-    /// It has.
-    Now(RecvStream),
-}
+/// What the other side sends: at hand, or behind an answer of its own.
+type Receiving = Either<Ready<io::Result<RecvStream>>, ResponseFuture>;
 
 /// One connection. Dropped before its end, it is reset.
 pub(crate) struct Stream {
-    receiving: Receiving,
-    received: Bytes,
+    received: ReadHalf<SimplexStream>,
+    /// Fills `received`, and says at its end how it ended, once.
+    receiving: Option<AbortOnDropHandle<io::Result<()>>>,
+    /// Gives the other side room, once it has answered.
+    room: Arc<OnceLock<FlowControl>>,
     sending: SendStream<Bytes>,
 }
 
 impl Stream {
     #[cfg(feature = "dispatch")]
-    pub(super) const fn new(receiving: RecvStream, sending: SendStream<Bytes>) -> Self {
-        Self { receiving: Receiving::Now(receiving), received: Bytes::new(), sending }
+    pub(super) fn new(receiving: RecvStream, sending: SendStream<Bytes>) -> Self {
+        Self::of(Either::Left(at_once(Ok(receiving))), sending)
     }
 
-    pub(super) const fn answered_later(answer: ResponseFuture, sending: SendStream<Bytes>) -> Self {
-        Self { receiving: Receiving::Later(answer), received: Bytes::new(), sending }
+    pub(super) fn answered_later(answer: ResponseFuture, sending: SendStream<Bytes>) -> Self {
+        Self::of(Either::Right(answer), sending)
     }
 
-    /// The next piece; `None` at the end.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        loop {
-            match &mut self.receiving {
-                Receiving::Later(answer) => {
-                    let answer = ready!(Pin::new(answer).poll(cx)).map_err(failed)?;
-                    if !answer.status().is_success() {
-                        return Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()));
-                    }
-                    self.receiving = Receiving::Now(answer.into_body());
-                }
-                Receiving::Now(body) => {
-                    let piece = ready!(body.poll_data(cx)).transpose().map_err(failed)?;
-                    if let Some(piece) = &piece {
-                        body.flow_control().release_capacity(piece.len()).map_err(failed)?;
-                    }
-                    return Poll::Ready(Ok(piece));
-                }
+    fn of(receiving: Receiving, sending: SendStream<Bytes>) -> Self {
+        let room = Arc::<OnceLock<FlowControl>>::default();
+        let (received, into) = simplex(WINDOW as usize);
+        let receiving = AbortOnDropHandle::new(tokio::spawn(fill(receiving, into, room.clone())));
+        Self { received, receiving: Some(receiving), room, sending }
+    }
+}
+
+/// Takes what comes as it comes, so that a byte takes the room of a byte: where nobody reads, HTTP/2 would keep every small piece by
+/// itself. The window bounds it, for it is given back as it is read.
+async fn fill(receiving: Receiving, mut into: WriteHalf<SimplexStream>, room: Arc<OnceLock<FlowControl>>) -> io::Result<()> {
+    let received = receive(receiving, &mut into, &room).await;
+    // Only then whoever reads comes to an end.
+    into.shutdown().await.and(received)
+}
+
+async fn receive(receiving: Receiving, into: &mut WriteHalf<SimplexStream>, room: &OnceLock<FlowControl>) -> io::Result<()> {
+    let mut body = match receiving {
+        Either::Left(body) => body.await?,
+        Either::Right(answer) => {
+            let answer = answer.await.map_err(failed)?;
+            if !answer.status().is_success() {
+                return Err(io::ErrorKind::ConnectionRefused.into());
             }
+            answer.into_body()
         }
+    };
+    let _ = room.set(body.flow_control().clone());
+    while let Some(piece) = body.data().await {
+        into.write_all(&piece.map_err(failed)?).await?;
     }
+    Ok(())
 }
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        while self.received.is_empty() {
-            match ready!(self.poll_piece(cx))? {
-                Some(piece) => self.received = piece,
-                None => return Poll::Ready(Ok(())),
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.received).poll_read(cx, buffer))?;
+        let read = buffer.filled().len() - before;
+        if read > 0 {
+            if let Some(room) = self.room.get() {
+                // It has none to give back once the connection has ended.
+                let _ = room.clone().release_capacity(read);
             }
+            return Poll::Ready(Ok(()));
         }
-        let length = buffer.remaining().min(self.received.len());
-        buffer.put_slice(&self.received[..length]);
-        self.received.advance(length);
-        Poll::Ready(Ok(()))
+        let Some(receiving) = self.receiving.as_mut().filter(|_| buffer.remaining() > 0) else { return Poll::Ready(Ok(())) };
+        let ended = ready!(Pin::new(receiving).poll(cx)).unwrap_or_else(|ended| Err(io::Error::other(ended)));
+        self.receiving = None;
+        Poll::Ready(ended)
     }
 }
 

@@ -162,3 +162,17 @@ async fn requests_and_tunnels_are_in_the_trace_without_paths() {
     assert_eq!(refused.attributes.get("server.address").map(String::as_str), Some("b.example.com"));
     assert!(!format!("{spans:?}").contains("secret"));
 }
+
+#[tokio::test]
+async fn a_connection_that_was_kept_for_another_request_ends_with_its_tools() {
+    let name = "plain.example.com:80";
+    let server = Server::plain(&ok("hello")).await;
+    let tool = Tool::new(&[name], &[(name, &server)], vec![]).await;
+    let mut stream = tool.proxy().await;
+    stream.write_all(b"GET http://plain.example.com/ HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(answer(&mut stream).await.contains("hello"));
+    assert_eq!(tool.wall.standing(), 1);
+    drop(stream);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(tool.wall.standing(), 0);
+}

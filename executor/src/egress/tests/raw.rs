@@ -82,7 +82,7 @@ async fn when_the_call_is_over_so_are_its_connections() {
     let mut open = tool.direct(ECHO).await;
     open.write_all(b"\0ping").await.unwrap();
     assert_eq!(answer(&mut open).await, "pong");
-    tool.over.cancel();
+    tool.ends.over.cancel();
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(5), open.read_to_end(&mut rest)).await;
     assert!(ended.is_ok() && rest.is_empty());
@@ -145,4 +145,68 @@ async fn a_greeting_behind_a_question_does_not_lead_elsewhere_either() {
     }
     assert_eq!(*server.heard.lock(), ["nothing", "a greeting"]);
     serving.abort();
+}
+
+/// An address at which nobody answers: whoever waits there already is all that there is room for.
+async fn silent() -> (SocketAddr, impl Sized) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(200), tokio::net::TcpStream::connect(address)).await {
+        waiting.push(stream);
+    }
+    (address, (listener, waiting))
+}
+
+const SLOW: &str = "slow.example.com:5432";
+
+/// One that may reach a server, and one that never answers.
+async fn with_a_silent_one(limits: Limits, quick: &Server) -> (Tool, impl Sized) {
+    let (address, held) = silent().await;
+    let nobody = Server { address, ..Server::plain("").await };
+    (Tool::within(limits, &[ECHO, SLOW], &[(ECHO, quick), (SLOW, &nobody)], vec![]).await, held)
+}
+
+#[tokio::test]
+async fn what_does_not_answer_is_given_up() {
+    let limits = Limits { connect_timeout: Duration::from_millis(100), ..Limits::default() };
+    let quick = Server::plain("pong").await;
+    let (tool, _held) = with_a_silent_one(limits, &quick).await;
+    assert_eq!(tool.says(Some(SLOW), "\0ping").await, "");
+    let answer = tool.says(None, &format!("GET http://{SLOW}/ HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+    let contacts = tool.wall.contacts();
+    assert_eq!((contacts[0].connections, contacts[0].refused), (0, 2), "{contacts:?}");
+}
+
+#[tokio::test]
+async fn small_pieces_that_nobody_reads_end_no_other_connection() {
+    let quick = Server::plain("pong").await;
+    let (tool, _held) = with_a_silent_one(Limits::default(), &quick).await;
+    let mut stuck = tool.direct(SLOW).await;
+    for _ in 0..40_000 {
+        stuck.write_all(b"\0").await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(tool.says(Some(ECHO), "\0ping").await, "pong");
+    stuck.write_all(b"\0").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_said_last_gets_through_once_nobody_listens() {
+    let server = Server::plain("").await;
+    let tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]).await;
+    let mut stream = tool.direct(ECHO).await;
+    let last = "\0".repeat(500_000);
+    stream.write_all(last.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    tool.ends.gone.cancel();
+    // The server keeps its end open, and is not waited for.
+    let ended = async { while let Ok(1..) = stream.read(&mut [0; 4096]).await {} };
+    tokio::time::timeout(Duration::from_secs(1), ended).await.unwrap();
+    assert_eq!(tool.wall.contacts()[0].sent, 500_000);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(server.heard().len(), 500_000);
 }
