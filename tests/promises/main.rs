@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod access;
+mod attacks;
 mod bad_input;
 mod calls;
 mod cancel;
@@ -17,6 +18,7 @@ mod limits;
 mod manifests;
 mod orphans;
 mod outage;
+mod postgres_query;
 mod published_policy;
 mod records;
 mod reload;

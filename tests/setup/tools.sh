@@ -12,10 +12,10 @@ for crate in json_query:wasm32-wasip1 http_probe:wasm32-wasip2; do
   cargo test "${of[@]}"
 done
 tools=(images/json_query images/http_probe)
-[ "${MAYFLY_TEST_SKIP_DOCKER:-}" = 1 ] || tools+=(images/code_executor images/git_log images/k8s_get_deployment images/k8s_pod_logs images/k8s_scale_deployment)
+[ "${MAYFLY_TEST_SKIP_DOCKER:-}" = 1 ] || tools+=(images/code_executor images/git_log images/k8s_get_deployment images/k8s_pod_logs images/k8s_scale_deployment images/postgres_query)
 cargo run --quiet --locked --bin mayfly -- tool build --network host ${MAYFLY_TEST_REGISTRY:+--push "$MAYFLY_TEST_REGISTRY"} "${tools[@]}" 2>target/tools/build.log || { tail -n 40 target/tools/build.log >&2; exit 1; }
 [ "${MAYFLY_TEST_SKIP_DOCKER:-}" = 1 ] && { echo "SKIPPED: the images, by MAYFLY_TEST_SKIP_DOCKER=1" >&2; exit 0; }
-for tool in code_executor git_log k8s_get_deployment k8s_pod_logs k8s_scale_deployment; do
+for tool in code_executor git_log k8s_get_deployment k8s_pod_logs k8s_scale_deployment postgres_query; do
   image=$(sed -n 's/.*"image": "\(sha256:[0-9a-f]*\)".*/\1/p' "images/$tool/tool.lock")
   echo "   $tool, in its image"
   # The siblings too: what is copied between them is compared.

@@ -131,24 +131,40 @@ impl Setup {
     /// beyond [`tools::container`]'s defaults, a `timeout` among it.
     #[must_use]
     pub fn container(self, engine: &Engine, name: &str, dockerfile: &str, executor: &str) -> Self {
-        let mut setup = self.tool(name, &tools::container(engine.kind, name, executor), None);
-        let folder = setup.dir.path().join("tools").join(name);
-        std::fs::write(folder.join("Dockerfile"), dockerfile).expect("the Dockerfile");
-        let folder = folder.to_str().expect("UTF-8").to_owned();
-        setup.env.extend(engine.env.iter().cloned());
+        let setup = self.tool(name, &tools::container(engine.kind, name, executor), None);
+        std::fs::write(setup.dir.path().join("tools").join(name).join("Dockerfile"), dockerfile).expect("the Dockerfile");
+        setup.built(engine, name, &[])
+    }
+
+    /// Adds `images/NAME`, its `tool.yaml` changed, builds it for this engine, and turns that on.
+    #[must_use]
+    pub fn shipped(self, engine: &Engine, name: &str, change: impl FnOnce(String) -> String) -> Self {
+        let folder = root().join("images").join(name);
+        let yaml = std::fs::read_to_string(folder.join("tool.yaml")).expect("tool.yaml");
+        let setup = self.tool(name, &change(yaml), None);
+        for file in ["Dockerfile", "main.py"] {
+            std::fs::copy(folder.join(file), setup.dir.path().join("tools").join(name).join(file)).expect("a file");
+        }
+        setup.built(engine, name, &["--network", "host"])
+    }
+
+    /// Builds a container tool that was added, and turns its engine on.
+    fn built(mut self, engine: &Engine, name: &str, options: &[&str]) -> Self {
+        let folder = self.dir.path().join("tools").join(name).to_str().expect("UTF-8").to_owned();
+        self.env.extend(engine.env.iter().cloned());
         let build = |args: &[&str]| {
-            let (code, _, err) = cli_with(&engine.env, &[&["tool", "build"], args, &[&folder]].concat());
+            let (code, _, err) = cli_with(&engine.env, &[&["tool", "build"], options, args, &[&folder]].concat());
             assert_eq!(code, 0, "{err}");
         };
         match engine.kind {
             Kind::Docker => {
                 build(&[]);
-                setup.set("/docker/enabled", json!("always"))
+                self.set("/docker/enabled", json!("always"))
             }
             Kind::Kubernetes => {
                 build(&["--push", &engine.registry()]);
                 engine.namespace(Engine::NAMESPACE);
-                setup.set("/kubernetes", json!({"enabled": "always", "namespace": Engine::NAMESPACE}))
+                self.set("/kubernetes", json!({"enabled": "always", "namespace": Engine::NAMESPACE}))
             }
         }
     }
