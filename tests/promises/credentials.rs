@@ -2,6 +2,7 @@
 
 mod cluster;
 pub(crate) mod database;
+mod servers;
 mod vault;
 
 use std::time::Duration;

@@ -15,6 +15,7 @@ mod ledger;
 pub mod own;
 pub mod postgres;
 mod running;
+pub mod servers;
 pub mod tools;
 
 pub use agent::{Agent, Answer, client};

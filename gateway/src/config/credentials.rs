@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mayfly_executor::spec::Destination;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -201,6 +202,9 @@ pub struct PostgresConfig {
     /// That user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<SecretRef>,
+    /// Where tools find it, where that is not what `url` says: by the name that their `executor.network` lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<Destination>,
     /// Roles of the database that the call's role becomes a member of.
     #[serde(default)]
     pub member_of: Vec<String>,

@@ -110,6 +110,10 @@ impl Postgres {
         // Nothing of what the gateway itself connects with, but for how.
         let sslmode = url.query_pairs().find(|(key, _)| key == "sslmode").map(|(_, mode)| mode.into_owned());
         url.set_query(None);
+        if let Some(at) = &self.config.advertise {
+            url.set_host(Some(&at.host)).map_err(|_| wrong())?;
+            url.set_port(Some(at.port)).map_err(|()| wrong())?;
+        }
         if let Some(mode) = sslmode {
             url.query_pairs_mut().append_pair("sslmode", &mode);
         }

@@ -116,8 +116,14 @@ impl Mayfly {
 
     /// Registers an agent with the CLI and gives its key.
     pub fn agent(&self, name: &str) -> Agent {
+        self.agent_with(name, &[])
+    }
+
+    /// The same, with more options of the CLI.
+    pub fn agent_with(&self, name: &str, options: &[&str]) -> Agent {
         let socket = self.admin_socket();
-        let (code, out, err) = cli(&["agent", "add", name, "-o", "json", "--socket", socket.to_str().expect("UTF-8")]);
+        let socket = socket.to_str().expect("UTF-8");
+        let (code, out, err) = cli(&[&["agent", "add", name, "-o", "json", "--socket", socket], options].concat());
         assert_eq!(code, 0, "{err}");
         let added: Value = serde_json::from_str(&out).expect("JSON");
         Agent { url: self.url.clone(), key: added["key"].as_str().expect("a key").to_owned(), http: client() }

@@ -63,6 +63,11 @@ fn postgres_schema() -> serde_json::Value {
                 "description": "postgres://user@host:port/database, without a password",
             },
             "password": secret_ref_schema("that user's password"),
+            "advertise": {
+                "type": "string",
+                "pattern": "^[a-z0-9][a-z0-9.-]*:[0-9]{1,5}$",
+                "description": "where tools find it, by name, if not as `url` says: db.internal:5432",
+            },
             "member_of": {
                 "type": "array",
                 "description": "roles that the call's role is a member of",
