@@ -31,6 +31,8 @@ fn main() {
         Some("ask") => ask(),
         Some("knock") => knock(),
         Some("crowd") => crowd(),
+        Some("blurt") => blurt(),
+        Some("chatter") => chatter(),
         Some("requests") => requests(),
         Some("bulk") => bulk(),
         #[cfg(unix)]
@@ -174,6 +176,23 @@ fn crowd() {
     });
     let served = served.count();
     write(served.to_string().as_bytes());
+}
+
+/// Not of the suite: says so many bytes to a place, on a connection each of so many, and is gone.
+fn blurt() {
+    let (place, length, count): (_, usize, usize) =
+        (argument(0), argument(1).parse().unwrap_or(1), argument(2).parse().unwrap_or(1));
+    let mut streams: Vec<_> = (0..count).filter_map(|_| connect(&place).ok()).collect();
+    let said = streams.iter_mut().filter_map(|stream| stream.write_all(&vec![0; length]).ok()).count();
+    write(said.to_string().as_bytes());
+    exit(0);
+}
+
+/// Not of the suite: talks to a place for as long as it is let.
+fn chatter() {
+    while let Ok(mut stream) = connect(&argument(0)) {
+        while stream.write_all(b"\0").is_ok() {}
+    }
 }
 
 /// Not of the suite: so many requests over one connection, and how long each took, in microseconds.

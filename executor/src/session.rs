@@ -133,7 +133,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
         invocation: Invocation,
         host: &dyn Host,
     ) -> Result<Report, RunError> {
-        let (key, limit) = (invocation.key.clone(), invocation.output_limit);
+        let (key, limit, timeout) = (invocation.key.clone(), invocation.output_limit, invocation.timeout);
         let wall = invocation.faces.as_ref().and_then(|_| host.wall());
         self.deliver(invocation).await?;
         self.answered().await?;
@@ -171,15 +171,25 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
         };
         let connecting = async {
             if let Some((carrier, moving, wall)) = tunnel {
+                let mut serving = pin!(egress::serve(carrier, wall, &ends));
                 tokio::select! {
-                    () = egress::serve(carrier, wall, &ends) => {}
-                    // A stream that broke ends the connections, and not the call.
-                    () = moving => {}
+                    () = &mut serving => {}
+                    // A stream that ended or broke ends the connections, with what they still carry, and not the call.
+                    () = moving => serving.await,
                 }
             }
             served.cancel();
         };
-        tokio::join!(talking, connecting).0
+        // Its executor may take a moment to end the tool. What it does outside ends now.
+        let cutting = async {
+            tokio::select! {
+                () = host.canceled().cancelled() => {}
+                () = sleep(timeout) => {}
+                () = served.cancelled() => {}
+            }
+            ends.over.cancel();
+        };
+        tokio::join!(talking, connecting, cutting).0
     }
 
     async fn deliver(&mut self, invocation: Invocation) -> Result<(), RunError> {
@@ -271,7 +281,6 @@ impl<'a> Conversation<'a> {
         };
         tokio::select! {
             () = served.cancelled() => {}
-            () = self.host.canceled().cancelled() => {}
             () = sleep(LAST_WORDS) => {}
             () = taking => {}
         }

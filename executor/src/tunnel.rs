@@ -35,6 +35,8 @@ const WINDOW: u32 = 1 << 20;
 const ALL_WINDOWS: u32 = 8 * WINDOW;
 /// What a frame of ours carries at most.
 const CHUNK: usize = 64 << 10;
+/// What small pieces may waste between their arrival and their reader's turn, which comes at once: some 260,000 of a byte.
+const SMALL_PIECES: usize = 64 << 20;
 /// The header of a frame of HTTP/2 (RFC 9113, 4.1).
 const HEADER: u32 = 9;
 /// More than windows, headers and what controls them can add up to.

@@ -6,6 +6,7 @@
 
 mod credentials;
 mod egress;
+mod log;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub use credentials::{
     VaultConfig,
 };
 pub use egress::EgressConfig;
+pub use log::{LogFormat, LogSettings};
 
 /// The configuration of a gateway (`mayfly.yaml`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -209,26 +211,6 @@ pub enum Enabled {
     Never,
 }
 
-/// The gateway's own log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogSettings {
-    /// How lines are written.
-    pub format: LogFormat,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -299,12 +281,6 @@ impl Default for KubernetesSettings {
     fn default() -> Self {
         let namespace = "mayfly-executions".to_owned();
         Self { enabled: Enabled::Never, namespace, kubeconfig: None, context: None, allow_tags: false }
-    }
-}
-
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self { format: LogFormat::Auto }
     }
 }
 

@@ -35,6 +35,11 @@ impl Metered {
         self.stream.readable().await
     }
 
+    /// Ends it so that the other side knows that it broke.
+    pub(super) fn reset(&self) {
+        let _ = self.stream.set_zero_linger();
+    }
+
     fn crossed(&self, bytes: usize) -> io::Result<()> {
         if self.wall.crossed(bytes as u64) {
             Ok(())

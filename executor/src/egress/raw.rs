@@ -34,7 +34,8 @@ pub(super) fn relay(
         let first = tokio::select! {
             biased;
             first = sniff::first(&mut near, &mut said) => first?,
-            readable = far.readable() => readable.map(|()| First::Other).map_err(|_| Refusal::Unreachable)?,
+            // It speaks first. Whatever its client says then is no greeting, and no request.
+            readable = far.readable() => readable.map(|()| First::Text).map_err(|_| Refusal::Unreachable)?,
         };
         if first == First::Other && sniff::asks_for_tls(&said) {
             return after_a_question(near, far, to, &wall, &said, &gone).await;
@@ -48,8 +49,7 @@ pub(super) fn relay(
             First::Text => near = Io::new(Watched::new(said.clone(), near)),
             First::Other => {}
         }
-        // How it ended is nobody's business but the two sides'.
-        let _ = tunnel::relay(Begun::new(said, near), far, &gone).await;
+        carry(Begun::new(said, near), far, &gone).await;
         Ok(())
     })
 }
@@ -72,8 +72,15 @@ async fn after_a_question(
     if let First::Tls(Some(name)) = sniff::first(&mut near, &mut said).await? {
         sniff::agrees(Some(&name), &to, wall.list())?;
     }
-    let _ = tunnel::relay(Begun::new(said, near), far, gone).await;
+    carry(Begun::new(said, near), far, gone).await;
     Ok(())
+}
+
+/// How it ended is nobody's business but the two sides'; what broke must not look like an end to either.
+async fn carry(near: Begun, mut far: Metered, gone: &CancellationToken) {
+    if tunnel::relay(near, &mut far, gone).await.is_err() {
+        far.reset();
+    }
 }
 
 /// Connects, and carries.

@@ -124,6 +124,8 @@ struct Sniffer {
     seen: usize,
     /// Where its first line that is not empty starts.
     start: Option<usize>,
+    /// Whether that begins with what may be a method.
+    method: bool,
     greeting: Acceptor,
 }
 
@@ -133,6 +135,9 @@ impl Sniffer {
         match buffer {
             [] => Ok(None),
             [HANDSHAKE, ..] => self.greeting(buffer),
+            // TLS that begins with something else than its greeting, or with the greeting of version 2: some servers read on.
+            [0x14 | 0x15 | 0x17, 3, ..] => Err(Refusal::Unclear),
+            [first, _, 1, 3, ..] if *first >= 0x80 => Err(Refusal::Unclear),
             // Says for somebody else where a connection comes from, and what is behind it is nobody's greeting.
             _ if PROXY_PROTOCOL.iter().any(|begins| buffer.starts_with(begins)) => Err(Refusal::Unclear),
             _ => Ok(self.request_line(buffer)),
@@ -157,8 +162,6 @@ impl Sniffer {
 
     /// Whether the first line ends like one of HTTP's. Servers skip empty lines ahead of it, and some read it in any case.
     fn request_line(&mut self, buffer: &[u8]) -> Option<First> {
-        // Some servers split a request line at every kind of white space.
-        let is_text = |byte: &u8| matches!(byte, b'\t' | 0x0b | 0x0c | 0x1c..=0x7e | 0x80..);
         let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
         let seen = std::mem::replace(&mut self.seen, buffer.len());
         let start = match self.start {
@@ -167,7 +170,10 @@ impl Sniffer {
         };
         self.start = Some(start);
         let from = seen.max(start);
-        let end = from + buffer[from..].iter().position(|byte| !is_text(byte))?;
+        // Behind a method, and some servers take every kind of white space for its end, they let anything pass in a line.
+        self.method |= is_method(&buffer[start..]);
+        let goes_on = |byte: &u8| !is_end(byte) && (self.method || is_text(byte));
+        let end = from + buffer[from..].iter().position(|byte| !goes_on(byte))?;
         if !is_end(&buffer[end]) {
             return Some(First::Other);
         }
@@ -175,6 +181,17 @@ impl Sniffer {
         let is_http = line.windows(5).any(|word| word == b"http/");
         Some(if is_http { First::Http } else { First::Other })
     }
+}
+
+const fn is_text(byte: &u8) -> bool {
+    matches!(byte, b'\t' | 0x0b | 0x0c | 0x1c..=0x7e | 0x80..)
+}
+
+/// Whether a line begins with a token (RFC 9110, 5.6.2) that ends.
+fn is_method(line: &[u8]) -> bool {
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let end = line.iter().position(|byte| !is_token(byte));
+    end.is_some_and(|end| end > 0 && matches!(line[end], b' ' | b'\t' | 0x0b | 0x0c | 0x1c..=0x1f | 0x85 | 0xa0))
 }
 
 /// Whether the name that TLS asks for is where the connection leads. One destination may serve many names, and the list has one.
@@ -269,6 +286,16 @@ mod tests {
         let (mut near, mut far) = tokio::io::duplex(64);
         near.write_all(b"\x16\x03").await.unwrap();
         assert_eq!(first(&mut far, &mut Vec::new()).await, Err(Refusal::Unclear));
+    }
+
+    #[test]
+    fn what_some_servers_would_read_past_does_not_hide_a_request_or_a_greeting() {
+        for http in ["GET /\x01 HTTP/1.1\r\n", "GET /\x7f\0 http/1.0\n", "X\x0b/ HTTP/1.1\r"] {
+            assert_eq!(look_at(http.as_bytes()), Ok(Some(First::Http)), "{http:?}");
+        }
+        for tls in [&b"\x15\x03\x01\0\x02\x01\0\x16\x03\x01"[..], b"\x80\x2e\x01\x03\x01", b"\x14\x03\x03"] {
+            assert_eq!(look_at(tls), Err(Refusal::Unclear), "{tls:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -115,11 +115,13 @@ fn stream(accepted: StdStream) -> io::Result<TcpStream> {
 }
 
 /// One connection of the tool. What cannot be carried any further is closed, on this side as on the other.
-async fn one(near: TcpStream, opening: Opening, opener: Opener) {
+async fn one(mut near: TcpStream, opening: Opening, opener: Opener) {
     let _ = near.set_nodelay(true);
     let far = opener.open(&opening).await;
     drop(opener);
-    if let Ok(far) = far {
-        let _ = relay(near, far, &CancellationToken::new()).await;
+    let Ok(far) = far else { return };
+    if relay(&mut near, far, &CancellationToken::new()).await.is_err() {
+        // What broke must not look like an end.
+        let _ = near.set_zero_linger();
     }
 }

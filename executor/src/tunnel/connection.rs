@@ -6,7 +6,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Method, Request};
 
-use super::{ALL_WINDOWS, CHUNK, Carrier, HEADER, Opening, Stream, WINDOW};
+use super::{ALL_WINDOWS, CHUNK, Carrier, HEADER, Opening, SMALL_PIECES, Stream, WINDOW};
 
 /// Opens connections: the executor's end.
 #[derive(Clone)]
@@ -19,7 +19,7 @@ pub(crate) struct Opener(SendRequest<Bytes>);
 pub(crate) async fn open(carrier: Carrier) -> io::Result<(Opener, impl Future<Output = ()> + Send + 'static)> {
     let mut client = h2::client::Builder::new();
     client.initial_window_size(WINDOW).initial_connection_window_size(ALL_WINDOWS);
-    client.max_frame_size(CHUNK as u32 - HEADER).max_send_buffer_size(WINDOW as usize).enable_push(false);
+    client.max_frame_size(CHUNK as u32 - HEADER).max_send_buffer_size(CHUNK).data_frame_budget(SMALL_PIECES).enable_push(false);
     let (requests, connection) = client.handshake(carrier.into_stream()).await.map_err(failed)?;
     // How it ended shows in the connections.
     let driving = async move { drop(connection.await) };
@@ -44,7 +44,7 @@ impl Opener {
 pub(crate) async fn accept(carrier: Carrier, mut take: impl FnMut(Opening, Stream)) {
     let mut server = h2::server::Builder::new();
     server.initial_window_size(WINDOW).initial_connection_window_size(ALL_WINDOWS);
-    server.max_frame_size(CHUNK as u32 - HEADER).max_send_buffer_size(WINDOW as usize);
+    server.max_frame_size(CHUNK as u32 - HEADER).max_send_buffer_size(CHUNK).data_frame_budget(SMALL_PIECES);
     let most = 2 * super::CONNECTIONS;
     server.max_concurrent_streams(most as u32).max_pending_accept_reset_streams(most);
     let Ok(mut connection) = server.handshake::<_, Bytes>(carrier.into_stream()).await else { return };

@@ -1,12 +1,13 @@
 //! One connection, as a stream of bytes.
 
+use std::future::Ready;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::future::{Either, Ready, ready as at_once};
+use futures_util::future::Either;
 use h2::client::ResponseFuture;
 use h2::{FlowControl, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, SimplexStream, WriteHalf, simplex};
@@ -31,7 +32,7 @@ pub(crate) struct Stream {
 impl Stream {
     #[cfg(feature = "dispatch")]
     pub(super) fn new(receiving: RecvStream, sending: SendStream<Bytes>) -> Self {
-        Self::of(Either::Left(at_once(Ok(receiving))), sending)
+        Self::of(Either::Left(std::future::ready(Ok(receiving))), sending)
     }
 
     pub(super) fn answered_later(answer: ResponseFuture, sending: SendStream<Bytes>) -> Self {
@@ -109,7 +110,16 @@ impl AsyncWrite for Stream {
         Poll::Ready(Ok(length))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Until none of it waits for its turn: what does is gone when this is dropped.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.sending.reserve_capacity(CHUNK);
+        // There is room for a chunk, and no more.
+        while self.sending.capacity() < CHUNK {
+            match ready!(self.sending.poll_capacity(cx)) {
+                Some(room) => room.map_err(failed)?,
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            };
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -110,6 +110,8 @@ pub(crate) async fn check(backend: &dyn Backend, spec: &SandboxSpec) {
     nothing_else_is_there(&rig).await;
     a_call_that_may_less_reaches_less(&rig).await;
     a_flood_of_connections_is_bounded(&rig).await;
+    last_words_get_through(&rig).await;
+    a_canceled_call_says_nothing_more(&rig).await;
 }
 
 async fn names_lead_through_it(rig: &Rig<'_>) {
@@ -187,4 +189,34 @@ async fn a_flood_of_connections_is_bounded(rig: &Rig<'_>) {
     let served: u32 = String::from_utf8_lossy(&report.stdout).parse().unwrap();
     assert_eq!(served, 64);
     assert_eq!(wall.contacts()[0].connections, 64);
+}
+
+async fn last_words_get_through(rig: &Rig<'_>) {
+    // More than fits into any one buffer on the way.
+    for (length, count) in [(1, 16), (300_000, 4)] {
+        let wall = rig.wall(&network());
+        let report = rig.run(wall.clone(), &["/tool", "blurt", NAMED, &length.to_string(), &count.to_string()]).await;
+        assert_eq!(report.stdout, count.to_string());
+        let contacts = wall.contacts();
+        assert_eq!((contacts[0].connections, contacts[0].sent), (count, u64::from(length * count)), "{contacts:?}");
+    }
+}
+
+async fn a_canceled_call_says_nothing_more(rig: &Rig<'_>) {
+    let wall = rig.wall(&network());
+    let id = SandboxId::generate();
+    let sandbox = rig.backend.start(id, &rig.spec).await.unwrap();
+    let host = Listener::behind(wall.clone());
+    let canceling = async {
+        while wall.contacts().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        host.cancel.cancel();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        wall.contacts()[0].sent
+    };
+    let (report, sent) = tokio::join!(sandbox.invoke(invocation(&["/tool", "chatter", NAMED]), &host), canceling);
+    rig.backend.destroy(id).await.unwrap();
+    assert_eq!(report.unwrap().exit, Exit::Canceled);
+    assert_eq!(wall.contacts()[0].sent, sent);
 }
