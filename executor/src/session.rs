@@ -34,7 +34,7 @@ use crate::{Event, Host};
 
 /// How long a canceled executor has for its report.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
-/// How long what a tool said last on its connections has to get where it goes.
+/// How long what a tool said last on its connections has to get where it goes, once its report is here.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Most progress and log lines that are passed on from one call; the rest is in the report's tail.
 pub const MAX_LINES: usize = 10_000;

@@ -25,8 +25,8 @@ MAX_SECONDS = 30
 DEFAULT_SECONDS = 10
 # With what is around them, rows stay below the tool's output limit of 2 MiB.
 MAX_BYTES = 1 << 20
-# Rows that are held before they are counted: a few of them may be large.
-BATCH = 20
+# Most rows that are asked for at once; fewer at first, and fewer where those before were large.
+BATCH = 64
 CONNECT_SECONDS = 5
 # Deeper ones go as text: readers of JSON have limits of their own.
 MAX_DEPTH = 32
@@ -38,8 +38,8 @@ TIMED_OUT = "57014"
 BOOL, INTEGERS, FLOATS, DOCUMENTS = 16, (20, 21, 23, 26), (700, 701), (114, 3802)
 
 
-class BadInput(Exception):
-    """The arguments do not fit, or the database does not answer them; the text goes to the caller."""
+class Refused(Exception):
+    """There is no answer; the text says why, and goes to the caller."""
 
     def __init__(self, message, **more):
         super().__init__(message)
@@ -47,23 +47,23 @@ class BadInput(Exception):
 
 
 def parse(raw):
-    """sql, limit and seconds, checked; raises BadInput."""
+    """sql, limit and seconds, checked; raises Refused."""
     try:
         arguments = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise BadInput("the arguments are no JSON") from error
+        raise Refused("the arguments are no JSON") from error
     if not isinstance(arguments, dict):
-        raise BadInput("the arguments must be an object")
+        raise Refused("the arguments must be an object")
     sql = arguments.pop("sql", None)
     limit = arguments.pop("limit", DEFAULT_ROWS)
     seconds = arguments.pop("timeout_seconds", DEFAULT_SECONDS)
     if arguments:
-        raise BadInput(f"unknown argument `{sorted(arguments)[0]}`")
-    if not isinstance(sql, str) or not 0 < len(sql) <= MAX_SQL or "\0" in sql:
-        raise BadInput(f"`sql` must be one query of at most {MAX_SQL} characters")
+        raise Refused(f"unknown argument `{sorted(arguments)[0]}`")
+    if not isinstance(sql, str) or not 0 < len(sql) <= MAX_SQL or any(c == "\0" or "\ud800" <= c <= "\udfff" for c in sql):
+        raise Refused(f"`sql` must be one query of at most {MAX_SQL} characters")
     for name, number, most in (("limit", limit, MAX_ROWS), ("timeout_seconds", seconds, MAX_SECONDS)):
         if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
-            raise BadInput(f"`{name}` must be a whole number from 1 to {most}")
+            raise Refused(f"`{name}` must be a whole number from 1 to {most}")
     return sql, limit, seconds
 
 
@@ -85,8 +85,10 @@ def document(said):
     """A JSON document as itself, or as text where not every reader would take it."""
     try:
         value = json.loads(said)
+        # Refuses numbers that are infinite for most readers.
+        json.dumps(value, allow_nan=False)
         if depth(value) <= MAX_DEPTH:
-            return json.dumps(value, allow_nan=False)
+            return said
     except (ValueError, RecursionError):
         pass
     return json.dumps(said)
@@ -122,38 +124,44 @@ class Session:
         self.send("BEGIN READ ONLY")
 
     def send(self, statement, *parameters):
-        """Runs one statement; raises BadInput. Two are refused by the server, with parameters and without."""
+        """Runs one statement; raises Refused. Two are refused by the server, with parameters and without."""
         result = self.connection.exec_params(statement.encode(), [parameter.encode() for parameter in parameters] or None)
         if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
             raise refusal(result)
         return result
 
-    def run(self, statement):
+    def run(self, statement, *parameters):
         """Runs one statement within what is left. Set anew each time: what a query calls may change settings."""
         left = max(1, int((self.until - time.monotonic()) * 1000))
         self.send("SELECT pg_catalog.set_config('statement_timeout', $1, true)", str(left))
-        return self.send(statement)
+        return self.send(statement, *parameters)
 
     def query(self, sql, limit):
         self.run(f"DECLARE answer NO SCROLL CURSOR FOR {sql}")
-        rows, columns, more = Rows(limit), [], True
-        while more:
+        rows, columns, batch = Rows(limit), [], 1
+        while not rows.truncated:
             # One more than asked for, to know whether there are more.
-            batch = min(BATCH, limit + 1 - len(rows.rows))
-            result = self.run(f"FETCH FORWARD {batch} FROM answer")
+            asked = min(batch, limit + 1 - len(rows.rows))
+            result = self.run(f"FETCH FORWARD {asked} FROM answer")
             columns = columns or [Column(result, i) for i in range(result.nfields)]
-            more = result.ntuples == batch
             for row in range(result.ntuples):
                 values = (encode(result.get_value(row, i), column.kind) for i, column in enumerate(columns))
                 if not rows.take(list(values)):
-                    more = False
                     break
-        return rows, [self.described(column) for column in columns]
+            if result.ntuples < asked:
+                break
+            batch = max(1, min(batch * 2, BATCH, MAX_BYTES // 4 // (1 + rows.bytes // max(1, len(rows.rows)))))
+        return rows, self.described(columns)
 
-    def described(self, column):
-        """A column with the name of its type, as psql shows it."""
-        named = self.send("SELECT pg_catalog.format_type($1::pg_catalog.oid, $2::pg_catalog.int4)", str(column.kind), str(column.modifier))
-        return {"name": column.name, "type": text(named.get_value(0, 0))}
+    def described(self, columns):
+        """The columns with the names of their types, as psql shows them."""
+        arrays = [",".join(str(number) for number in numbers) for numbers in ([c.kind for c in columns], [c.modifier for c in columns])]
+        named = self.run(
+            "SELECT pg_catalog.format_type(kind, modifier) FROM ROWS FROM"
+            " (pg_catalog.unnest($1::pg_catalog.oid[]), pg_catalog.unnest($2::pg_catalog.int4[])) AS asked(kind, modifier)",
+            *(f"{{{array}}}" for array in arrays),
+        )
+        return [{"name": column.name, "type": text(named.get_value(i, 0))} for i, column in enumerate(columns)]
 
 
 class Column:
@@ -168,7 +176,7 @@ def refusal(result):
     message = text(result.error_field(DiagnosticField.MESSAGE_PRIMARY) or result.error_message)
     if more.get("sqlstate") == TIMED_OUT:
         message += "; ask for less, or give `timeout_seconds`"
-    return BadInput(message, **more)
+    return Refused(message, **more)
 
 
 def text(raw):
@@ -180,7 +188,7 @@ def answer(raw, url):
     try:
         connection = psycopg.connect(url, connect_timeout=CONNECT_SECONDS, client_encoding="UTF8", application_name="mayfly postgres_query")
     except psycopg.Error as error:
-        raise BadInput(f"the database cannot be reached: {str(error).strip()[:1024]}") from None
+        raise Refused(f"the database cannot be reached: {str(error).strip()[:1024]}") from None
     with contextlib.closing(connection):
         rows, columns = Session(connection.pgconn, seconds).query(sql, limit)
     head = json.dumps({"columns": columns, "count": len(rows.rows), "truncated": rows.truncated})
@@ -189,12 +197,11 @@ def answer(raw, url):
 
 def main():
     try:
-        # Gone from here on, also for whoever looks at this process.
-        url = os.environ.pop("DATABASE_URL", None)
+        url = os.environ.get("DATABASE_URL")
         if not url:
-            raise BadInput("there is no DATABASE_URL: the tool's credential is missing")
+            raise Refused("there is no DATABASE_URL: the tool's credential is missing")
         result, status = answer(sys.stdin.buffer.read(), url), 0
-    except BadInput as error:
+    except Refused as error:
         result, status = json.dumps({"error": str(error), **error.more}), 1
     sys.stdout.write(result)
     return status

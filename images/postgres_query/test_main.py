@@ -26,6 +26,7 @@ class Arguments(unittest.TestCase):
             (b'{"sql": ""}', "`sql`"),
             (b'{"sql": 7}', "`sql`"),
             (b'{"sql": "a\\u0000b"}', "`sql`"),
+            (b'{"sql": "\\ud800"}', "`sql`"),
             (json.dumps({"sql": "x" * 16385}).encode(), "`sql`"),
             (b'{"sql": "x", "limit": 0}', "`limit`"),
             (b'{"sql": "x", "limit": true}', "`limit`"),
@@ -33,7 +34,7 @@ class Arguments(unittest.TestCase):
             (b'{"sql": "x", "timeout_seconds": 31}', "`timeout_seconds`"),
             (b'{"sql": "x", "user": "postgres"}', "unknown argument `user`"),
         ]:
-            with self.assertRaisesRegex(main.BadInput, named):
+            with self.assertRaisesRegex(main.Refused, named):
                 main.parse(raw)
 
 
@@ -46,6 +47,7 @@ class Values(unittest.TestCase):
         self.assertEqual(encoded(b'{"a": [1, null]}', 3802), {"a": [1, None]})
 
     def test_what_json_has_not_is_text(self):
+        self.assertEqual(main.encode(b'{"a": 12345678901234567890.10, "a": 2}', 114), '{"a": 12345678901234567890.10, "a": 2}')
         for text, kind in [("NaN", 701), ("-Infinity", 700), ("12345678901234567890.123", 1700), ("1e999", 114), ("[" * 40 + "]" * 40, 114)]:
             self.assertEqual(encoded(text.encode(), kind), text)
         self.assertEqual(encoded(b"\xff\"\n"), "\ufffd\"\n")

@@ -39,7 +39,7 @@ pub(crate) fn credentials(mayfly: &Mayfly, verb: &str) -> Value {
 }
 
 /// Starts a call and waits for its first `lines` log lines, which the tool wrote backwards.
-async fn told(agent: &Agent, tool: &str, lines: usize) -> (String, Vec<String>) {
+pub(crate) async fn told(agent: &Agent, tool: &str, lines: usize) -> (String, Vec<String>) {
     let started = agent.start(tool, json!({})).await;
     let id = started.body["id"].as_str().unwrap_or_else(|| panic!("{started:?}")).to_owned();
     let events = agent.request("GET", &format!("/v1/calls/{id}/events")).send().await.unwrap();

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use mayfly_tests::harness::postgres::{PASSWORD, Postgres};
-use mayfly_tests::harness::{Agent, Engine, Kind, Mayfly, Setup, root, until};
+use mayfly_tests::harness::{Agent, Engine, Mayfly, Setup, edited, root, until};
 use serde_json::{Value, json};
 
 /// Where the tool finds it; the server itself is on a port of this machine.
 const NAME: &str = "postgres.internal:5432";
 
 fn started(engine: &Engine, server: &Postgres, statements: &[&str]) -> Mayfly {
-    let backend = if engine.kind == Kind::Docker { "docker" } else { "kubernetes" };
+    let backend = format!("backend: {}", engine.kind.name());
     let source = json!({
         "kind": "postgres",
         "url": format!("postgres://mayfly@127.0.0.1:{}/shop", server.port),
@@ -20,7 +20,7 @@ fn started(engine: &Engine, server: &Postgres, statements: &[&str]) -> Mayfly {
         "statements": statements,
     });
     Setup::new()
-        .shipped(engine, "postgres_query", |yaml| yaml.replace("backend: docker", &format!("backend: {backend}")))
+        .shipped(engine, "postgres_query", |yaml| edited(&yaml, "backend: docker", &backend))
         .set("/policy/path", json!(root().join("policies/default")))
         .set("/credentials", json!({"postgres_query": source}))
         .set("/egress", json!({"routes": {NAME: format!("127.0.0.1:{}", server.port)}}))
@@ -97,6 +97,7 @@ async fn nothing_is_written_and_nothing_is_without_end() {
         ("SELECT set_config('transaction_read_only', 'off', true), wipe()", "must be set before any query"),
         ("SELECT pg_read_file('/etc/passwd')", "permission denied"),
         ("SELECT 1 FROM nowhere", "does not exist"),
+        ("SELECT '\u{d7ff}' FROM nowhere", "does not exist"),
     ] {
         let told = refused(&bot, json!({"sql": sql})).await;
         assert!(told.contains(why), "{sql}: {told}");
@@ -107,6 +108,9 @@ async fn nothing_is_written_and_nothing_is_without_end() {
     }
     let (large, _) = rows(&bot, json!({"sql": "SELECT repeat('x', 5000) FROM generate_series(1, 100000)", "limit": 1000})).await;
     assert_eq!((large["count"].as_u64() < Some(250), &large["truncated"]), (true, &json!(true)));
+    // Rows that are too large to be held together are not.
+    let (huge, _) = rows(&bot, json!({"sql": "SELECT repeat('x', 8000000) FROM generate_series(1, 20)"})).await;
+    assert_eq!((&huge["count"], &huge["truncated"]), (&json!(0), &json!(true)));
     // The published policy caps what this agent gets.
     let many = bot.call("postgres_query", json!({"sql": "SELECT id FROM orders", "limit": 1000})).await;
     assert_eq!((many.status, &many.body["title"]), (502, &json!("Output withheld")), "{many:?}");

@@ -1,5 +1,7 @@
 module mayfly.dev/tests/servers
 
+// Vault 1.14 is the last under a free licence.
+
 go 1.24.0
 
 require (

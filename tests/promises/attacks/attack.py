@@ -137,18 +137,18 @@ NUMBERS = {
     "x86_64": dict(
         ptrace=101, process_vm_readv=310, pidfd_open=434, pidfd_getfd=438, mount=165, unshare=272, setns=308, chroot=161, pivot_root=155,
         mknodat=259, bpf=321, perf_event_open=298, keyctl=250, userfaultfd=323, open_by_handle_at=304, kexec_load=246, init_module=175,
-        io_uring_setup=425, fsopen=430, open_tree=428, move_mount=429, process_madvise=440, kcmp=312, reboot=169, settimeofday=164,
+        io_uring_setup=425, fsopen=430, open_tree=428, kcmp=312, settimeofday=164,
     ),
     "aarch64": dict(
         ptrace=117, process_vm_readv=270, pidfd_open=434, pidfd_getfd=438, mount=40, unshare=97, setns=268, chroot=51, pivot_root=41,
         mknodat=33, bpf=280, perf_event_open=241, keyctl=219, userfaultfd=282, open_by_handle_at=265, kexec_load=104, init_module=105,
-        io_uring_setup=425, fsopen=430, open_tree=428, move_mount=429, process_madvise=440, kcmp=272, reboot=142, settimeofday=170,
+        io_uring_setup=425, fsopen=430, open_tree=428, kcmp=272, settimeofday=170,
     ),
 }[platform.machine()]  # fmt: skip
 
 
 def syscall(name, *arguments):
-    """In a process of its own, so that nothing it changes stays: whether the kernel let it come that far."""
+    """In a process of its own, which takes with it what it changes for itself: whether the kernel let it come that far."""
     child = os.fork()
     if child == 0:
         arguments = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
@@ -240,8 +240,7 @@ def reached(place):
     try:
         with socket.create_connection((host.strip("[]"), int(port)), 2) as client:
             client.sendall(b"\0evil\r\n\r\n")
-            client.settimeout(2)
-            return bool(client.recv(1))
+            return True
     except OSError:
         return False
 
@@ -308,10 +307,10 @@ def proxy():
         b"GET /evil HTTP/1.1\r\nHost: evil.example.com\r\n\r\n",
         b"GET http://127.0.0.1:%d/evil HTTP/1.1\r\nHost: x\r\n\r\n" % told["gateway"],
     ]
-    found = [said.decode() for said in evil if b" 200 " in say("127.128.0.1", 3128, said)[:16]]
+    found = [said.decode() for said in evil if b" 200 " in say(*told["proxy"], said)[:16]]
     # A second request inside the first one's body, for a reader that goes by the other length.
     smuggled = b"POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: y\r\n\r\n"
-    say("127.128.0.1", 3128, smuggled % told["listed"].encode())
+    say(*told["proxy"], smuggled % told["listed"].encode())
     # The name of somebody else, on a connection to where it may go: in HTTP, and in the greeting of TLS.
     say(listed, int(port), b"GET /evil HTTP/1.1\r\nHost: evil.example.com\r\n\r\n")
     say(listed, int(port), greeting(b"evil.example.com"))
@@ -329,7 +328,7 @@ def greeting(name):
 
 
 def flood():
-    """As many connections as it gets, held while one more is asked for; and as many requests for sockets as go."""
+    """As many connections as it gets, held for a while. What it got shows afterwards: the wall still answers."""
     listed, port = told["listed"].rsplit(":", 1)
     held = []
     try:
@@ -341,7 +340,8 @@ def flood():
         pass
     for client in held:
         client.close()
-    return []
+    time.sleep(0.5)
+    return [] if b" 200 " in say(*told["proxy"], b"GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n" % told["listed"].encode())[:16] else "the wall is down"
 
 
 def stay():
@@ -351,10 +351,11 @@ def stay():
         if os.fork() == 0:
             for fd in range(3):
                 os.close(fd)
-            host, port = told["listed"].rsplit(":", 1)
+            host, port = told["injected"].rsplit(":", 1)
             time.sleep(1)
             while True:
-                say(host, int(port), b"\0late\n")
+                # With the credential that the wall adds, if it still does.
+                say(host, int(port), b"GET /late HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode())
         os._exit(0)
     return []
 
@@ -368,8 +369,8 @@ kernel()
 attempt("socket families", families)
 attempt("places", places)
 attempt("names", names)
-if told["listed"]:
-    attempt("the proxy", proxy)
+attempt("the proxy", proxy)
+if told["listed"].startswith("listed."):
     attempt("a flood", flood)
     attempt("outliving the call", stay)
 json.dump({"tried": tried, "got": got}, sys.stdout)

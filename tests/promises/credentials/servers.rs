@@ -27,9 +27,9 @@ async fn a_secret_of_vaults_store_reaches_the_call() {
     assert_eq!(ann.wait(&id).await["result"]["said"], "[redacted]");
 
     // One that does not answer: nothing runs, and nobody learns more than that.
-    server.pause(true);
+    server.stop();
     let refused = ann.call(name, json!({})).await;
-    server.pause(false);
+    server.resume();
     assert_eq!((refused.status, &refused.body["title"]), (503, &json!("Credential unavailable")), "{refused:?}");
     let log = format!("{:?}", mayfly.log());
     assert!(!log.contains("canary") && !log.contains(&server.token));
@@ -57,10 +57,10 @@ async fn a_lease_of_vault_lives_as_long_as_its_call() {
     assert_eq!(server.list(leases).await.len(), 1);
 
     // It does not answer when the call ends: what is owed is done as soon as it does.
-    server.pause(true);
+    server.stop();
     ann.wait(&id).await;
     until("it is owed", Duration::from_secs(30), || credentials(&mayfly, "leaked") != json!([]));
-    server.pause(false);
+    server.resume();
     until("nothing is owed", Duration::from_secs(60), || credentials(&mayfly, "list") == json!([]));
     assert_eq!(server.list(leases).await, Vec::<Value>::new());
     assert!(database.attempt(&said[0], &said[1], "shop", "SELECT 1").is_err(), "the role is dropped");
@@ -107,10 +107,12 @@ async fn an_oauth_server_gives_tokens_for_the_gateway_and_in_the_name_of_its_cal
     assert!(said[0] != said[1] && said[0].len() > 20);
     assert!(!ann.wait(&id).await.to_string().contains(&said[0]));
 
-    // Whom the server does not know, or what it does not take, ends the call before a sandbox is claimed.
-    let bob = mayfly.agent("bob");
-    let refused = bob.call(name, json!({})).await;
-    assert_eq!(refused.status, 503, "no user to speak for: {refused:?}");
+    // Nobody to speak for, or somebody whom the server does not know: the call ends before a sandbox is claimed.
+    for (agent, options) in [("bob", &[][..]), ("eve", &["--user", "nobody-there"])] {
+        let refused = mayfly.agent_with(agent, options).call(name, json!({})).await;
+        let told = refused.body["detail"].as_str().unwrap_or_default();
+        assert!(refused.status == 503 && told.contains("`exchanged` could not be had, so the call was not made"), "{refused:?}");
+    }
     let log = format!("{:?}", mayfly.log());
     assert!(![&said[0], &said[1], "verysecret"].iter().any(|word| log.contains(*word)));
 }

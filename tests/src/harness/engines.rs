@@ -18,6 +18,16 @@ pub enum Kind {
     Kubernetes,
 }
 
+impl Kind {
+    /// As a `tool.yaml` says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Kubernetes => "kubernetes",
+        }
+    }
+}
+
 /// Where a tool's containers run.
 #[derive(Debug, Clone)]
 pub struct Engine {

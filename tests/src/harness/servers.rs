@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::{client, target};
@@ -36,11 +37,11 @@ impl Server {
         let program = target().join("tools/bin/servers");
         let mut command = Command::new(&program);
         command.arg(which[0]).arg("127.0.0.1:0").args(&which[1..]);
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("{}: {error}; `tests/run` builds it", program.display()));
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-        let told: Value = serde_json::from_str(&line).expect("JSON");
+        let told: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{which:?} did not start: {:?}", child.wait()));
         let text = |name: &str| told[name].as_str().unwrap_or_default().to_owned();
         Self { child, url: text("url"), token: text("token") }
     }
@@ -74,10 +75,18 @@ impl Server {
         request.form(&[("token", token)]).send().await.expect("an answer").json().await.expect("JSON")
     }
 
-    /// Stops it, so that it does not answer, or lets it go on.
-    pub fn pause(&self, stop: bool) {
-        use rustix::process::{Pid, Signal, kill_process};
-        kill_process(Pid::from_child(&self.child), if stop { Signal::STOP } else { Signal::CONT }).expect("a signal");
+    /// Stops it: it takes connections, and answers nobody.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a signal");
     }
 }
 

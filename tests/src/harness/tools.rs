@@ -14,10 +14,7 @@ pub fn yaml(name: &str, extra: &str) -> String {
 
 /// A `tool.yaml` for an image of `name`, with what `executor` says beside its memory and output limit.
 pub fn container(kind: Kind, name: &str, executor: &str) -> String {
-    let backend = match kind {
-        Kind::Docker => "docker",
-        Kind::Kubernetes => "kubernetes",
-    };
+    let backend = kind.name();
     yaml(name, &format!("  {executor}\n"))
         .replace("backend: wasm", &format!("backend: {backend}"))
         .replace("module: tool.wasm", &format!("image: mayfly-test/{name}:1"))

@@ -154,7 +154,7 @@ async fn silent() -> (SocketAddr, impl Sized) {
     let listener = socket.listen(0).unwrap();
     let address = listener.local_addr().unwrap();
     let mut waiting = Vec::new();
-    while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(200), tokio::net::TcpStream::connect(address)).await {
+    while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(address)).await {
         waiting.push(stream);
     }
     (address, (listener, waiting))
@@ -205,8 +205,9 @@ async fn what_was_said_last_gets_through_once_nobody_listens() {
     tool.ends.gone.cancel();
     // The server keeps its end open, and is not waited for.
     let ended = async { while let Ok(1..) = stream.read(&mut [0; 4096]).await {} };
-    tokio::time::timeout(Duration::from_secs(1), ended).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap();
     assert_eq!(tool.wall.contacts()[0].sent, 500_000);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(server.heard().len(), 500_000);
+    while server.heard().len() < 500_000 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
