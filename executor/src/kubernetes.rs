@@ -13,6 +13,7 @@
 //! The namespace is for sandboxes alone: whatever carries our labels there is ours to list and delete.
 
 mod bulk;
+mod client;
 mod cluster;
 mod issuer;
 mod job;

@@ -10,13 +10,12 @@ use kube::{Api, Client, Config};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
+use super::client::{ClientFace, client};
 use super::pods::Pods;
 use super::{Jobs, PodsApi};
 use crate::error::{BackendError, StartError};
 use crate::{BackendKind, InstanceId};
 
-/// How long a connection to the API server may take.
-const CONNECT: Duration = Duration::from_secs(5);
 /// How long one answer may take. Watches and streams are not answers.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -38,15 +37,6 @@ pub(super) struct Cluster {
     pods: Pods,
     /// Where its API server is, for us.
     server: (String, u16),
-}
-
-/// A client without a `Debug` of its own.
-struct ClientFace(Client);
-
-impl std::fmt::Debug for ClientFace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Client(..)")
-    }
 }
 
 /// The API server did not do what was asked.
@@ -140,10 +130,7 @@ impl Connection {
 
     /// A client of the cluster, and nothing that goes on behind it.
     pub(super) async fn client(&self) -> Result<Client, ClusterError> {
-        let mut config = self.config().await?;
-        config.connect_timeout = Some(CONNECT);
-        config.read_timeout = None;
-        Ok(Client::try_from(config)?)
+        Ok(client(&self.config().await?)?)
     }
 
     async fn config(&self) -> Result<Config, ClusterError> {

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
-use kube::{Api, Client};
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::KubernetesConfig;
+use super::client::ClientFace;
 use super::cluster::{ClusterError, Connection, answered};
 use super::token::SHORTEST_LIFE;
 use crate::error::BackendError;
@@ -35,15 +36,6 @@ pub struct TokenIssuer {
     connection: Connection,
     config: KubernetesConfig,
     client: OnceCell<ClientFace>,
-}
-
-/// A client without a `Debug` of its own.
-struct ClientFace(Client);
-
-impl std::fmt::Debug for ClientFace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Client(..)")
-    }
 }
 
 impl TokenIssuer {
