@@ -1,7 +1,7 @@
 //! What every backend promises, as one suite of checks that each of them passes.
 //!
 //! A backend's tests bring [`Fixtures`]: for each [`Scenario`] a spec and a command that runs the conformance tool (its source is
-//! `examples/conformance_tool.rs`, for containers and for wasm alike) with the scenario's name as its argument.
+//! `examples/conformance_tool/main.rs`, for containers and for wasm alike) with the scenario's name as its argument.
 //!
 //! That a sandbox cannot be used twice needs no check: [`Sandbox::invoke`](crate::Sandbox::invoke) takes it by value.
 

@@ -22,7 +22,7 @@ impl Fixtures for Modules {
 
 /// The conformance tool as a core module. It needs nothing but the standard library, so rustc alone builds it.
 fn module(folder: &Path) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/conformance_tool.rs");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/conformance_tool/main.rs");
     let module = folder.join("tool.wasm");
     let mut rustc = Command::new("rustc");
     rustc.args(["--edition", "2024", "--target", "wasm32-wasip1", "-O", "-o"]).arg(&module).arg(source);

@@ -23,7 +23,7 @@ pub(crate) fn tool() -> &'static Path {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance_tool");
         let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
         let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/conformance_tool.rs");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/conformance_tool/main.rs");
         let built = Command::new(rustc).args(["--edition", "2024", "-O", "--target", &target, source, "-o"]).arg(&path).status();
         assert!(built.unwrap().success(), "the conformance tool does not build");
         path
