@@ -23,12 +23,12 @@ pub(super) fn write(files: &[SecretFile]) -> Result<(), String> {
 }
 
 /// Where Kubernetes lets a container leave its last words, for everybody who may read the pod. They are not the tool's to leave.
-const LAST_WORDS: &str = "/dev/termination-log";
+const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// Empties it, where it is. Called when nothing of the tool runs any more.
 pub(super) fn unsay() {
     // Not there (Docker), or not ours to open: then the tool could not either.
-    let _ = File::options().write(true).truncate(true).open(LAST_WORDS);
+    let _ = File::options().write(true).truncate(true).open(TERMINATION_LOG);
 }
 
 fn one(path: &Path, contents: &[u8]) -> io::Result<()> {

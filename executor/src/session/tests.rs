@@ -1,23 +1,36 @@
 //! The gateway's end against an executor that the test plays, frame by frame.
 
+mod linger;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio_util::sync::CancellationToken;
 
+use super::conversation::bounded;
 use super::*;
+use crate::Event;
+use crate::egress::Wall;
 use crate::error::LedgerError;
-use crate::wire::{Exit, MAX_TEXT, Span, Usage, WireKey};
+use crate::spec::ByteSize;
+use crate::wire::{Exit, MAX_SPANS, MAX_TEXT, Progress, STDERR_TAIL, Span, Usage, WireKey};
 
-const QUICK: Clocks =
-    Clocks { ping: Duration::from_millis(100), silence: Duration::from_millis(300), cancel_grace: Duration::from_millis(300) };
+const QUICK: Clocks = Clocks {
+    ping: Duration::from_millis(100),
+    silence: Duration::from_millis(300),
+    cancel_grace: Duration::from_millis(300),
+    linger: Duration::from_millis(300),
+};
 
 #[derive(Default)]
 struct Recorder {
     events: Mutex<Vec<Event>>,
     cancel: CancellationToken,
+    wall: Option<Arc<Wall>>,
 }
 
 #[async_trait]
@@ -27,6 +40,9 @@ impl Host for Recorder {
     }
     fn canceled(&self) -> &CancellationToken {
         &self.cancel
+    }
+    fn wall(&self) -> Option<Arc<Wall>> {
+        self.wall.clone()
     }
     async fn delivering(&self) -> Result<(), LedgerError> {
         Ok(())
