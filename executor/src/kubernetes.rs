@@ -15,6 +15,7 @@
 mod bulk;
 mod client;
 mod cluster;
+mod forward;
 mod issuer;
 mod job;
 mod pods;

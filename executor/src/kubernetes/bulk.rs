@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use kube::api::Portforwarder;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::cluster::{Cluster, answered};
+use super::cluster::Cluster;
+use super::forward::forward;
 use crate::BackendKind;
 use crate::error::StartError;
 use crate::tunnel::{ByteStream, KEEP, READY};
@@ -22,18 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const EVERY: Duration = Duration::from_secs(15);
 
 /// The stream, to an executor that has said that it is there.
-pub(super) struct Bulk {
-    stream: DuplexStream,
-    _forwarder: Portforwarder,
-}
+pub(super) struct Bulk(Box<dyn ByteStream>);
 
 impl Bulk {
     pub(super) async fn open(cluster: &Cluster, pod: &str) -> Result<Self, StartError> {
         let refused = |detail: &str| StartError::Refused { backend: BackendKind::Kubernetes, detail: detail.to_owned() };
-        let mut forwarder = answered(cluster.pods().portforward(pod, &[PORT])).await?;
-        let mut stream = forwarder.take_stream(PORT).ok_or_else(|| refused("its port was not forwarded"))?;
+        let mut stream = forward(cluster, pod, PORT).await?;
         match timeout(PATIENCE, stream.read_u8()).await {
-            Ok(Ok(READY)) => Ok(Self { stream, _forwarder: forwarder }),
+            Ok(Ok(READY)) => Ok(Self(Box::new(stream))),
             Ok(_) => {
                 Err(refused("its executor does not take a second stream; was it built by this version's `mayfly tool build`?"))
             }
@@ -42,14 +38,13 @@ impl Bulk {
     }
 
     pub(super) fn stream(self) -> Box<dyn ByteStream> {
-        // What forwards goes on until its stream is closed.
-        Box::new(self.stream)
+        self.0
     }
 }
 
 /// Keeps one open until it is used; answers when it is broken. May be dropped and called again.
 pub(super) async fn kept(bulk: &mut Option<Bulk>) {
-    let Some(Bulk { stream, .. }) = bulk else { return std::future::pending().await };
+    let Some(Bulk(stream)) = bulk else { return std::future::pending().await };
     let mut ticks = interval_at(Instant::now() + EVERY, EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -58,7 +53,7 @@ pub(super) async fn kept(bulk: &mut Option<Bulk>) {
             // It has nothing to say before it is used.
             _ = stream.read_u8() => return,
         }
-        if stream.write_u8(KEEP).await.is_err() {
+        if stream.write_u8(KEEP).await.is_err() || stream.flush().await.is_err() {
             return;
         }
     }

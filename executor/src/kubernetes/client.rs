@@ -23,8 +23,9 @@ impl fmt::Debug for ClientFace {
     }
 }
 
-/// A client as the library makes it, but without Nagle's algorithm, which cannot be turned off there: the second of two small frames
-/// on a stream would wait for the other side's acknowledgement of the first, which it holds back for 40 ms.
+/// A client from the library's parts, without Nagle's algorithm, which cannot be turned off in the one it makes: the second of two small
+/// frames on a stream would wait for the other side's acknowledgement of the first, which it holds back for 40 ms. Nor has it a timeout
+/// for reading or writing: streams are silent for long, and whoever wants an answer has a clock of its own.
 pub(super) fn client(config: &Config) -> Result<Client, kube::Error> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);

@@ -130,7 +130,13 @@ impl Connection {
 
     /// A client of the cluster, and nothing that goes on behind it.
     pub(super) async fn client(&self) -> Result<Client, ClusterError> {
-        Ok(client(&self.config().await?)?)
+        let config = self.config().await?;
+        if config.proxy_url.is_some() {
+            // Going past it is not what whoever set it wants.
+            let why = "there is a proxy to go by (`proxy-url` of the kubeconfig, or HTTPS_PROXY), and this client speaks to none";
+            return Err(ClusterError::Unreachable(why.to_owned()));
+        }
+        Ok(client(&config)?)
     }
 
     async fn config(&self) -> Result<Config, ClusterError> {
@@ -196,5 +202,23 @@ pub(super) async fn answered<T>(request: impl Future<Output = kube::Result<T>>) 
     match tokio::time::timeout(ANSWER, request).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(ClusterError::Unreachable(format!("the API server did not answer within {} s", ANSWER.as_secs()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_proxy_is_not_gone_past() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let kubeconfig = "{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: a, user: a}}], \
+                          users: [{name: a}], clusters: [{name: a, cluster: {server: 'http://127.0.0.1:1', proxy-url: 'http://127.0.0.1:2'}}]}";
+        std::fs::write(file.path(), kubeconfig).unwrap();
+        let of = |path: &std::path::Path| Connection::new(Some(path.to_owned()), None, "a".into(), InstanceId(uuid::Uuid::nil()));
+        let refused = of(file.path()).client().await.map(|_| ()).unwrap_err();
+        assert!(refused.to_string().contains("proxy-url"), "{refused}");
+        std::fs::write(file.path(), kubeconfig.replace("proxy-url", "extra")).unwrap();
+        assert!(of(file.path()).client().await.is_ok());
     }
 }
