@@ -51,7 +51,7 @@ pub use wall::{Terms, Wall};
 /// Bounds of what one call may do outside. Its deadline bounds all of it besides.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most connections, all of the call's together, those that were refused by their destination included.
+    /// Most connections that its tool opens, and most that are made for them, those that were refused by their destination included.
     pub connections: u32,
     /// Most bytes, both ways and all connections together.
     pub bytes: ByteSize,

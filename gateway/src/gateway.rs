@@ -182,7 +182,7 @@ impl Gateway {
         let ran = self.runner.run(permit, call, &redactor, bound).await;
         let _settle = call.trace.span(span::SETTLE);
         let inspected = ran.and_then(|report| inspect(&tool, &obligations, &redactor, report));
-        record.contacted(call, &redactor, wall.contacts());
+        record.contacted(call, &redactor, &wall);
         record.leaked(call, redactor.found());
         inspected
     }

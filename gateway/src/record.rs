@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
-use mayfly_executor::egress::Contact;
+use mayfly_executor::egress::{Contact, Wall};
 use mayfly_executor::spec::{Destination, SandboxSpec, Source};
 use mayfly_executor::wire;
 
@@ -23,6 +23,9 @@ use crate::redact::Redactor;
 use crate::store::{Contacted, Intent, Outcome};
 use crate::telemetry::log::{CallLine, Output, OutputKind};
 use crate::telemetry::{Telemetry, names};
+
+/// The name under which refusals are counted that have no row of their own.
+const OTHERS: &str = "*";
 
 /// The record of one call in the making.
 pub struct Record {
@@ -150,12 +153,16 @@ impl Record {
     }
 
     /// What it connected to, and what it asked for. A tool chose the names of the latter.
-    pub fn contacted(&mut self, call: &LiveCall, redactor: &Redactor, contacts: Vec<Contact>) {
+    pub fn contacted(&mut self, call: &LiveCall, redactor: &Redactor, wall: &Wall) {
         let row = |Contact { destination, addresses, connections, refused, sent, received }| {
             let destination = redactor.text(Destination::to_string(&destination));
             Contacted { destination, addresses, connections, refused, sent, received }
         };
-        self.contacted = contacts.into_iter().map(row).collect();
+        self.contacted = wall.contacts().into_iter().map(row).collect();
+        let others = wall.others_refused();
+        if others > 0 {
+            self.contacted.push(Contacted { destination: OTHERS.to_owned(), refused: others, ..Contacted::default() });
+        }
         let reached: Vec<_> =
             self.contacted.iter().filter(|one| one.connections > 0).map(|one| one.destination.as_str()).collect();
         if !reached.is_empty() {

@@ -10,6 +10,7 @@ pub(super) fn run(client: &str) -> bool {
         "crowd" => crowd(),
         "blurt" => blurt(),
         "chatter" => chatter(),
+        "stuff" => stuff(),
         "requests" => requests(),
         "bulk" => bulk(),
         _ => return false,
@@ -105,6 +106,25 @@ fn chatter() {
     while let Ok(mut stream) = connect(&argument(0)) {
         while stream.write_all(b"\0").is_ok() {}
     }
+}
+
+/// Says as much as so many connections to a place take, and keeps them; then asks another place. Writes how much, and whether that
+/// one answered.
+fn stuff() {
+    let (place, count): (_, usize) = (argument(0), argument(1).parse().unwrap_or(1));
+    let mut streams: Vec<_> = (0..count).filter_map(|_| connect(&place).ok()).collect();
+    streams.retain(|stream| stream.set_nonblocking(true).is_ok());
+    let piece = vec![0; 64 << 10];
+    let (mut taken, mut idle) = (0, 0);
+    while idle < 25 {
+        let more: usize = streams.iter_mut().map(|stream| stream.write(&piece).unwrap_or(0)).sum();
+        taken += more;
+        idle = if more > 0 { 0 } else { idle + 1 };
+        if more == 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    write(format!("{{\"taken\": {taken}, \"answered\": {}}}", tcp(&argument(2))).as_bytes());
 }
 
 /// Makes so many requests over one connection, and how long each took, in microseconds.

@@ -46,19 +46,24 @@ struct Entry {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(crate) struct Contacts(BTreeMap<Destination, Entry>);
+pub(crate) struct Contacts {
+    kept: BTreeMap<Destination, Entry>,
+    /// How often others were refused, that are not kept.
+    others: u32,
+}
 
 impl Contacts {
     /// A connection stands. What crosses it is to be counted on what is returned.
     pub(crate) fn connected(&mut self, destination: &Destination, address: Option<SocketAddr>) -> Arc<Meter> {
         // What was only asked for makes room for what was reached.
-        if self.0.len() >= MOST
-            && !self.0.contains_key(destination)
-            && let Some(refused) = self.0.iter().find(|(_, entry)| entry.connections == 0).map(|(name, _)| name.clone())
+        if self.kept.len() >= MOST
+            && !self.kept.contains_key(destination)
+            && let Some(name) = self.kept.iter().find(|(_, entry)| entry.connections == 0).map(|(name, _)| name.clone())
+            && let Some(refused) = self.kept.remove(&name)
         {
-            self.0.remove(&refused);
+            self.others = self.others.saturating_add(refused.refused);
         }
-        let entry = self.0.entry(destination.clone()).or_default();
+        let entry = self.kept.entry(destination.clone()).or_default();
         entry.connections += 1;
         if entry.addresses.len() < MOST_ADDRESSES {
             entry.addresses.extend(address.map(|address| address.ip()));
@@ -68,9 +73,15 @@ impl Contacts {
 
     /// It was not to be.
     pub(crate) fn refused(&mut self, destination: &Destination) {
-        if self.0.len() < MOST || self.0.contains_key(destination) {
-            self.0.entry(destination.clone()).or_default().refused += 1;
+        if self.kept.len() < MOST || self.kept.contains_key(destination) {
+            self.kept.entry(destination.clone()).or_default().refused += 1;
+        } else {
+            self.others = self.others.saturating_add(1);
         }
+    }
+
+    pub(crate) const fn others(&self) -> u32 {
+        self.others
     }
 
     pub(crate) fn all(&self) -> Vec<Contact> {
@@ -82,7 +93,7 @@ impl Contacts {
             sent: entry.meter.sent.load(Ordering::Relaxed),
             received: entry.meter.received.load(Ordering::Relaxed),
         };
-        self.0.iter().map(contact).collect()
+        self.kept.iter().map(contact).collect()
     }
 }
 
@@ -102,5 +113,7 @@ mod tests {
         assert_eq!(all.len(), MOST);
         let found = all.iter().find(|contact| contact.destination == reached).unwrap();
         assert_eq!((found.connections, found.sent, found.addresses.len()), (1, 7, 1));
+        let refused: u32 = all.iter().map(|contact| contact.refused).sum();
+        assert_eq!(refused + contacts.others(), 1000, "what is not kept is counted");
     }
 }

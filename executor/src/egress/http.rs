@@ -265,6 +265,8 @@ fn problem(refusal: Refusal) -> Response<Body> {
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/problem+json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
+    // The tool's connections are bounded, and its requests on one are not.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

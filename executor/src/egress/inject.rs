@@ -59,7 +59,13 @@ pub(super) fn inject<B>(injections: &[Injection], to: &Destination, request: &mu
     }
     let path = normal(request.uri().path())?;
     let headers = ours.iter().map(|one| one.header()).collect::<Result<Vec<_>, _>>()?;
-    for name in headers.iter().map(|(name, _)| name.as_str()).chain(OTHER_SAY) {
+    let reserved = |name: &HeaderName| {
+        // Some servers cannot tell `_` from `-`.
+        let name = name.as_str().replace('_', "-");
+        OTHER_SAY.contains(&&*name) || headers.iter().any(|(ours, _)| ours.as_str().replace('_', "-") == name)
+    };
+    let taken: Vec<_> = request.headers().keys().filter(|name| reserved(name)).cloned().collect();
+    for name in taken {
         request.headers_mut().remove(name);
     }
     for (one, (name, value)) in ours.iter().zip(headers) {
@@ -148,6 +154,18 @@ mod tests {
         assert_eq!(sent(&one, "other.example.com:443", "GET", "/repos/a").unwrap().1.as_deref(), Some("mine"));
         assert_eq!(sent(&one, "api.example.com:443", "TRACE", "/repos/a"), Err(Refusal::Method));
         assert_eq!(sent(&one, "api.example.com:443", "GET", "/repos//a"), Err(Refusal::Path));
+    }
+
+    #[test]
+    fn what_servers_take_for_the_same_header_is_taken_away_too() {
+        let key = Injection { header: "x-api-key".into(), ..injection(&["GET"], &[]) };
+        let mut request = Request::builder().method("POST").uri("/");
+        for name in ["X_Api_Key", "x-api_key", "X_HTTP_Method_Override", "X-Original-URL", "accept_this"] {
+            request = request.header(name, "mine");
+        }
+        let mut request = request.body(()).unwrap();
+        inject(&[key], &"api.example.com:443".parse().unwrap(), &mut request).unwrap();
+        assert_eq!(request.headers().keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept_this"]);
     }
 
     #[test]

@@ -21,13 +21,15 @@ pub(crate) struct Metered {
     stream: TcpStream,
     wall: Arc<Wall>,
     meter: Arc<Meter>,
+    /// Whether its end is still to come.
+    unended: bool,
     /// Its place among those that stand.
     _place: OwnedSemaphorePermit,
 }
 
 impl Metered {
     pub(super) const fn new(stream: TcpStream, wall: Arc<Wall>, meter: Arc<Meter>, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, wall, meter, _place: place }
+        Self { stream, wall, meter, unended: false, _place: place }
     }
 
     /// Waits until it has something to say, or has ended.
@@ -35,9 +37,14 @@ impl Metered {
         self.stream.readable().await
     }
 
-    /// Ends it so that the other side knows that it broke.
-    pub(super) fn reset(&self) {
-        let _ = self.stream.set_zero_linger();
+    /// From here on its end is to come, until it has `ended`. Dropped before that, it is reset: what was cut must not look like an end to
+    /// the other side.
+    pub(super) const fn unended(&mut self) {
+        self.unended = true;
+    }
+
+    pub(super) const fn ended(&mut self) {
+        self.unended = false;
     }
 
     fn crossed(&self, bytes: usize) -> io::Result<()> {
@@ -45,6 +52,14 @@ impl Metered {
             Ok(())
         } else {
             Err(io::Error::other("the call has no more bytes to send or receive"))
+        }
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        if self.unended {
+            let _ = self.stream.set_zero_linger();
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Connections that carry bytes: the wall sees where they lead, and not what they say.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Refusal;
@@ -16,71 +19,65 @@ use super::wall::Wall;
 use crate::spec::Destination;
 use crate::tunnel;
 
+/// How long what was passed on has to leave once the connection is broken. A reset takes along what is still here.
+const LEAVING: Duration = Duration::from_millis(200);
+
 /// Carries a connection that stands, until either side has ended it.
 ///
 /// What the tool says first must not lead elsewhere: the name in a TLS greeting is the destination's, and what turns out to be HTTP
 /// is read as such from there on. A server that speaks first is not spoken to in either.
 ///
+/// How it ended is nobody's business but the two sides'; what broke, or was cut, must not look like an end to either.
+///
 /// Boxed: HTTP may lead here, and here to HTTP.
 pub(super) fn relay(
     mut near: Io,
-    far: Metered,
+    mut far: Metered,
     to: Destination,
     wall: Arc<Wall>,
     gone: CancellationToken,
 ) -> BoxFuture<'static, Result<(), Refusal>> {
     Box::pin(async move {
-        let mut said = Vec::new();
-        let first = tokio::select! {
+        far.unended();
+        let (mut said, mut asked) = (Vec::new(), false);
+        let mut first = tokio::select! {
             biased;
             first = sniff::first(&mut near, &mut said) => first?,
             // It speaks first. Whatever its client says then is no greeting, and no request.
             readable = far.readable() => readable.map(|()| First::Text).map_err(|_| Refusal::Unreachable)?,
         };
-        if first == First::Other && sniff::asks_for_tls(&said) {
-            return after_a_question(near, far, to, &wall, &said, &gone).await;
+        while first == First::Question {
+            ask(&mut near, &mut far, &said).await.map_err(|_| Refusal::Unreachable)?;
+            asked = true;
+            said.clear();
+            first = sniff::first(&mut near, &mut said).await?;
         }
         match first {
+            First::Http if asked => return Err(Refusal::Unclear),
             First::Http => {
+                far.ended();
                 http::serve(Io::new(Begun::new(said, near)), Face::Direct(to), wall, Some(far), gone).await;
                 return Ok(());
             }
+            // Of PostgreSQL's drivers, many give no name.
+            First::Tls(None) if asked => {}
             First::Tls(name) => sniff::agrees(name.as_deref(), &to, wall.list())?,
             First::Text => near = Io::new(Watched::new(said.clone(), near)),
-            First::Other => {}
+            First::Other | First::Question => {}
         }
-        carry(Begun::new(said, near), far, &gone).await;
+        match tunnel::relay(Begun::new(said, near), &mut far, &gone).await {
+            Ok(()) => far.ended(),
+            Err(_) => sleep(LEAVING).await,
+        }
         Ok(())
     })
 }
 
-/// PostgreSQL's clients ask whether they may speak TLS. The greeting behind the answer names nobody else either; drivers that give
-/// no name are many.
-async fn after_a_question(
-    mut near: Io,
-    mut far: Metered,
-    to: Destination,
-    wall: &Wall,
-    asked: &[u8],
-    gone: &CancellationToken,
-) -> Result<(), Refusal> {
-    let broken = |_| Refusal::Unreachable;
-    far.write_all(asked).await.map_err(broken)?;
-    let answer = far.read_u8().await.map_err(broken)?;
-    near.write_u8(answer).await.map_err(broken)?;
-    let mut said = Vec::new();
-    if let First::Tls(Some(name)) = sniff::first(&mut near, &mut said).await? {
-        sniff::agrees(Some(&name), &to, wall.list())?;
-    }
-    carry(Begun::new(said, near), far, gone).await;
-    Ok(())
-}
-
-/// How it ended is nobody's business but the two sides'; what broke must not look like an end to either.
-async fn carry(near: Begun, mut far: Metered, gone: &CancellationToken) {
-    if tunnel::relay(near, &mut far, gone).await.is_err() {
-        far.reset();
-    }
+/// Passes on whether the tool may speak TLS, and the answer.
+async fn ask(near: &mut Io, far: &mut Metered, question: &[u8]) -> io::Result<()> {
+    far.write_all(question).await?;
+    let answer = far.read_u8().await?;
+    near.write_u8(answer).await
 }
 
 /// Connects, and carries.

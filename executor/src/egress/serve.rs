@@ -40,6 +40,9 @@ pub(crate) async fn serve(carrier: Carrier, wall: Arc<Wall>, ends: &Ends) {
 }
 
 async fn one(opening: Opening, stream: Io, wall: Arc<Wall>, gone: CancellationToken) {
+    if !wall.opens() {
+        return;
+    }
     match opening {
         Opening::Proxy => http::serve(stream, Face::Proxy, wall, None, gone).await,
         // What is added to has to be seen.

@@ -49,6 +49,8 @@ pub struct Wall {
     /// Where a backend says that these are.
     known: Mutex<BTreeMap<Destination, (String, u16)>>,
     connections: AtomicU32,
+    /// How many connections its tool has opened, wherever they were to lead.
+    openings: AtomicU32,
     /// Places for connections that stand, those that are kept for another request included.
     open: Arc<Semaphore>,
     lookups: Lookups,
@@ -66,6 +68,7 @@ impl Wall {
             terms,
             known: Mutex::default(),
             connections: AtomicU32::new(0),
+            openings: AtomicU32::new(0),
             open: Arc::new(Semaphore::new(CONNECTIONS)),
             lookups: Lookups::default(),
             bytes: AtomicU64::new(0),
@@ -84,6 +87,11 @@ impl Wall {
         self.contacts.lock().all()
     }
 
+    /// How often destinations were refused or failed that are not among the contacts: a tool may ask for as many names as it likes.
+    pub fn others_refused(&self) -> u32 {
+        self.contacts.lock().others()
+    }
+
     /// The spans of its connections and requests so far, at most [`MAX_SPANS`].
     pub fn take_spans(&self) -> Vec<Span> {
         std::mem::take(&mut self.spans.lock())
@@ -93,6 +101,9 @@ impl Wall {
         let mut spans = self.spans.lock();
         if spans.len() < MAX_SPANS {
             spans.push(span);
+        } else if let Some(failed) = spans.iter_mut().find(|kept| kept.error && !span.error) {
+            // What was only asked for makes room for what was reached.
+            *failed = span;
         }
     }
 
@@ -131,6 +142,11 @@ impl Wall {
     /// Whether the wall adds something to what goes there, so that it has to see it.
     pub(crate) fn injects(&self, destination: &Destination) -> bool {
         self.injections.iter().any(|one| one.to == *destination)
+    }
+
+    /// Whether its tool may open one more.
+    pub(super) fn opens(&self) -> bool {
+        self.openings.fetch_add(1, Ordering::Relaxed) < self.terms.limits.connections
     }
 
     /// Whether this may be connected to.

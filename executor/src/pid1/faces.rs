@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::tunnel::{self, CONNECTIONS, Carrier, Opener, Opening, relay};
@@ -17,6 +18,8 @@ use crate::wire;
 
 /// How long to rest when the kernel has no descriptor for a connection.
 const REST: Duration = Duration::from_millis(50);
+/// How long what came for the tool has to reach it once its connection is broken.
+const LEAVING: Duration = Duration::from_millis(200);
 
 /// Listens where the tool is to connect.
 pub(super) struct Faces(Vec<(TcpListener, Opening)>);
@@ -46,7 +49,7 @@ impl Faces {
             tokio::select! {
                 (arrived, opening) = self.arrival() => match arrived {
                     Ok(near) => taking.take(near, opening),
-                    Err(_) => tokio::time::sleep(REST).await,
+                    Err(_) => sleep(REST).await,
                 },
                 Some(_) = taking.tasks.join_next() => {}
                 () = gone.cancelled() => break,
@@ -92,9 +95,12 @@ struct Taking {
 }
 
 impl Taking {
-    /// One too many is closed at once: its tool hears of it, and need not wait for a deadline.
+    /// One too many is reset at once: its tool hears of it, and need not wait for a deadline.
     fn take(&mut self, near: TcpStream, opening: &Opening) {
-        let Ok(place) = self.room.clone().try_acquire_owned() else { return };
+        let Ok(place) = self.room.clone().try_acquire_owned() else {
+            let _ = near.set_zero_linger();
+            return;
+        };
         let (opener, opening) = (self.opener.clone(), opening.clone());
         self.tasks.spawn(async move {
             one(near, opening, opener).await;
@@ -114,14 +120,18 @@ fn stream(accepted: StdStream) -> io::Result<TcpStream> {
     TcpStream::from_std(accepted)
 }
 
-/// One connection of the tool. What cannot be carried any further is closed, on this side as on the other.
+/// One connection of the tool. What cannot be carried any further is reset, on this side as on the other: it must not look like an end.
 async fn one(mut near: TcpStream, opening: Opening, opener: Opener) {
     let _ = near.set_nodelay(true);
     let far = opener.open(&opening).await;
     drop(opener);
-    let Ok(far) = far else { return };
-    if relay(&mut near, far, &CancellationToken::new()).await.is_err() {
-        // What broke must not look like an end.
+    let carried = match far {
+        Ok(far) => relay(&mut near, far, &CancellationToken::new()).await,
+        Err(error) => Err(error),
+    };
+    if carried.is_err() {
+        // A reset takes along what has not left yet.
+        sleep(LEAVING).await;
         let _ = near.set_zero_linger();
     }
 }

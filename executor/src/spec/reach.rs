@@ -40,7 +40,8 @@ impl FromStr for Destination {
         let wrong = || format!("`{text}` is not a destination; write host:port, such as api.example.com:443");
         let (host, port) = split(text).ok_or_else(wrong)?;
         let host = match bracketed(host) {
-            Some(v6) => v6.parse::<Ipv6Addr>().map_err(|_| wrong())?.to_string(),
+            // One that maps an address of IPv4 leads to that.
+            Some(v6) => v6.parse::<Ipv6Addr>().map_err(|_| wrong())?.to_canonical().to_string(),
             // An IPv6 address without its brackets cannot be told from its port.
             None if host.contains(':') => return Err(wrong()),
             None => host.to_ascii_lowercase(),
@@ -99,6 +100,7 @@ impl Reach {
 
     /// Whether this address is listed as an address.
     pub fn has_address(&self, address: IpAddr, to_port: u16) -> bool {
+        let address = address.to_canonical();
         match self {
             Self::One(one) => one.port == to_port && one.address() == Some(address),
             Self::Network { network, port } => *port == to_port && network.contains(&address),

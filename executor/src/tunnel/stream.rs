@@ -120,6 +120,8 @@ impl AsyncWrite for Stream {
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             };
         }
+        // Others may need it.
+        self.sending.reserve_capacity(0);
         Poll::Ready(Ok(()))
     }
 

@@ -3,20 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use mayfly_executor::egress::{Injection, Limits, Terms, Wall, trust};
 use mayfly_executor::spec::{Reach, SandboxSpec};
 use mayfly_executor::wire::{Exit, Report, SecretText};
 use mayfly_executor::{Backend, SandboxId};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::support::{Listener, invocation};
 
-/// A server on this machine that says what it was asked, behind a line of its own.
+/// A server on this machine that says what it was asked, behind a line of its own. What begins with a zero is only counted.
 struct Mirror {
     address: SocketAddr,
+    counted: Arc<AtomicU64>,
     _task: JoinSet<()>,
 }
 
@@ -25,12 +29,19 @@ impl Mirror {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut task = JoinSet::new();
+        let counted = Arc::<AtomicU64>::default();
+        let counting = counted.clone();
         task.spawn(async move {
             let mut serving = JoinSet::new();
             while let Ok((mut stream, _)) = listener.accept().await {
+                let counting = counting.clone();
                 serving.spawn(async move {
                     let mut asked = vec![0; 64 << 10];
                     while let Ok(length @ 1..) = stream.read(&mut asked).await {
+                        if asked[0] == 0 {
+                            counting.fetch_add(length as u64, Ordering::Relaxed);
+                            continue;
+                        }
                         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
                         let answer = [head.as_bytes(), &asked[..length]].concat();
                         if stream.write_all(&answer).await.is_err() {
@@ -40,24 +51,27 @@ impl Mirror {
                 });
             }
         });
-        Self { address, _task: task }
+        Self { address, counted, _task: task }
     }
 }
 
 const NAMED: &str = "db.example.com:5432";
 const PRIVILEGED: &str = "plain.example.com:80";
 const INJECTED: &str = "api.example.com:443";
+const SILENT: &str = "silent.example.com:5432";
 const BEHIND_A_LABEL: &str = "one.label.example.com:8080";
 
 /// What one sandbox may ever reach.
 fn network() -> BTreeSet<Reach> {
-    [NAMED, PRIVILEGED, INJECTED, "*.label.example.com:8080"].iter().map(|entry| entry.parse().unwrap()).collect()
+    [NAMED, PRIVILEGED, INJECTED, SILENT, "*.label.example.com:8080"].iter().map(|entry| entry.parse().unwrap()).collect()
 }
 
 struct Rig<'a> {
     backend: &'a dyn Backend,
     spec: SandboxSpec,
     mirror: Mirror,
+    /// Takes connections, and never reads from one.
+    silent: TcpListener,
 }
 
 impl Rig<'_> {
@@ -65,6 +79,7 @@ impl Rig<'_> {
         let routes: BTreeMap<_, _> = [NAMED, PRIVILEGED, INJECTED, BEHIND_A_LABEL, "unlisted.example.com:80"]
             .iter()
             .map(|name| (name.parse().unwrap(), self.mirror.address))
+            .chain([(SILENT.parse().unwrap(), self.silent.local_addr().unwrap())])
             .collect();
         let injection = Injection {
             to: INJECTED.parse().unwrap(),
@@ -103,13 +118,15 @@ pub(crate) fn of(listed: BTreeSet<Reach>) -> Arc<Wall> {
 /// All of it.
 pub(crate) async fn check(backend: &dyn Backend, spec: &SandboxSpec) {
     let spec = SandboxSpec { network: network(), ..spec.clone() };
-    let rig = Rig { backend, spec, mirror: Mirror::new().await };
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rig = Rig { backend, spec, mirror: Mirror::new().await, silent };
     names_lead_through_it(&rig).await;
     the_proxy_does_too(&rig).await;
     a_credential_is_added_outside(&rig).await;
     nothing_else_is_there(&rig).await;
     a_call_that_may_less_reaches_less(&rig).await;
     a_flood_of_connections_is_bounded(&rig).await;
+    what_nobody_reads_is_bounded(&rig).await;
     last_words_get_through(&rig).await;
     a_canceled_call_says_nothing_more(&rig).await;
 }
@@ -191,15 +208,36 @@ async fn a_flood_of_connections_is_bounded(rig: &Rig<'_>) {
     assert_eq!(wall.contacts()[0].connections, 64);
 }
 
+/// Few connections that are not read leave the others room; with many, the call still has its report.
+async fn what_nobody_reads_is_bounded(rig: &Rig<'_>) {
+    for (count, at_least, leaves_room) in [(4, 4 << 20, true), (16, 8 << 20, false)] {
+        let said: Value = rig.said(&["/tool", "stuff", SILENT, &count.to_string(), NAMED]).await.parse().unwrap();
+        assert!(!leaves_room || said["answered"] == true, "{said}");
+        assert!(said["taken"].as_u64() > Some(at_least), "{said}");
+    }
+}
+
 async fn last_words_get_through(rig: &Rig<'_>) {
     // More than fits into any one buffer on the way.
     for (length, count) in [(1, 16), (300_000, 4)] {
         let wall = rig.wall(&network());
+        rig.mirror.counted.store(0, Ordering::Relaxed);
         let report = rig.run(wall.clone(), &["/tool", "blurt", NAMED, &length.to_string(), &count.to_string()]).await;
         assert_eq!(report.stdout, count.to_string());
         let contacts = wall.contacts();
         assert_eq!((contacts[0].connections, contacts[0].sent), (count, u64::from(length * count)), "{contacts:?}");
+        within(|| rig.mirror.counted.load(Ordering::Relaxed) == contacts[0].sent).await;
     }
+}
+
+/// Waits for it, and not for ever.
+async fn within(until: impl Fn() -> bool) {
+    let waiting = async {
+        while !until() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap();
 }
 
 async fn a_canceled_call_says_nothing_more(rig: &Rig<'_>) {
@@ -208,11 +246,9 @@ async fn a_canceled_call_says_nothing_more(rig: &Rig<'_>) {
     let sandbox = rig.backend.start(id, &rig.spec).await.unwrap();
     let host = Listener::behind(wall.clone());
     let canceling = async {
-        while wall.contacts().is_empty() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        within(|| !wall.contacts().is_empty()).await;
         host.cancel.cancel();
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         wall.contacts()[0].sent
     };
     let (report, sent) = tokio::join!(sandbox.invoke(invocation(&["/tool", "chatter", NAMED]), &host), canceling);

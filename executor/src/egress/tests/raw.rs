@@ -60,6 +60,27 @@ async fn bytes_and_connections_are_capped() {
 }
 
 #[tokio::test]
+async fn one_more_than_may_stand_at_once_waits_for_its_place() {
+    let server = Server::plain("pong").await;
+    let tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]).await;
+    let mut standing = Vec::new();
+    for _ in 0..tunnel::CONNECTIONS {
+        let mut stream = tool.direct(ECHO).await;
+        stream.write_all(b"\0ping").await.unwrap();
+        stream.read_exact(&mut [0; 4]).await.unwrap();
+        standing.push(stream);
+    }
+    assert_eq!(tool.wall.standing(), tunnel::CONNECTIONS);
+    let mut waiting = tool.direct(ECHO).await;
+    waiting.write_all(b"\0ping").await.unwrap();
+    assert_eq!(answer(&mut waiting).await, "");
+    standing.pop();
+    let mut pong = [0; 4];
+    tokio::time::timeout(Duration::from_secs(30), waiting.read_exact(&mut pong)).await.unwrap().unwrap();
+    assert_eq!(&pong, b"pong");
+}
+
+#[tokio::test]
 async fn one_that_does_not_read_holds_up_nobody() {
     let endless = "x".repeat(1 << 20);
     let server = Server::plain(&endless).await;
@@ -89,6 +110,41 @@ async fn when_the_call_is_over_so_are_its_connections() {
     let spans = tool.wall.take_spans();
     assert_eq!((spans.len(), spans[0].name.as_str()), (1, "egress.connection"));
     tool.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_cut_does_not_look_like_an_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server { address: listener.local_addr().unwrap(), heard: Arc::default(), root: vec![], _tasks: JoinSet::new() };
+    let tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]).await;
+    for cut in [true, false] {
+        let mut stream = tool.direct(ECHO).await;
+        stream.write_all(b"\0half").await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        far.read_exact(&mut [0; 5]).await.unwrap();
+        // Neither a tool that is gone nor a call that is over has said that this was all.
+        match cut {
+            true => drop(stream),
+            false => tool.ends.over.cancel(),
+        }
+        let told = far.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(told.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
+
+#[tokio::test]
+async fn connections_that_lead_nowhere_are_bounded() {
+    let server = Server::plain("pong").await;
+    let limits = Limits { connections: 3, ..Limits::default() };
+    let tool = Tool::within(limits, &[ECHO], &[(ECHO, &server)], vec![]).await;
+    for _ in 0..2 {
+        // Each refusal takes its connection: what is asked behind it is not heard.
+        let twice = "GET http://nowhere.example.com/ HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2);
+        let answer = tool.says(None, &twice).await;
+        assert_eq!(answer.matches("HTTP/1.1 403").count(), 1, "{answer}");
+    }
+    assert_eq!(tool.says(Some(ECHO), "\0ping").await, "pong");
+    assert_eq!(tool.says(Some(ECHO), "\0ping").await, "", "a fourth");
 }
 
 #[tokio::test]
@@ -124,18 +180,29 @@ async fn a_greeting_behind_a_question_does_not_lead_elsewhere_either() {
     let serving = tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut asked = [0; 8];
-            stream.read_exact(&mut asked).await.unwrap();
-            stream.write_all(b"S").await.unwrap();
             let mut rest = Vec::new();
+            while stream.read_exact(&mut asked).await.is_ok() {
+                if asked[..4] != [0, 0, 0, 8] {
+                    rest.extend_from_slice(&asked);
+                    break;
+                }
+                stream.write_all(b"S").await.unwrap();
+            }
             let _ = stream.read_to_end(&mut rest).await;
             heard.lock().push(if rest.is_empty() { "nothing" } else { "a greeting" }.to_owned());
         }
     });
     let tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]).await;
-    for name in ["theirs.example.com", "db.example.com"] {
+    for (name, asks) in [("theirs.example.com", 1), ("theirs.example.com", 2), ("db.example.com", 2)] {
         let mut stream = tool.direct(ECHO).await;
-        stream.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).await.unwrap();
-        assert_eq!(stream.read_u8().await.unwrap(), b'S');
+        for n in 0..asks {
+            // As slowly as it likes.
+            for piece in [&[0, 0][..], &[0, 8, 0x04, 0xd2, 0x16, 0x30 - n]] {
+                stream.write_all(piece).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(stream.read_u8().await.unwrap(), b'S');
+        }
         let mut client = rustls::ClientConnection::new(trust(&[]).unwrap(), name.try_into().unwrap()).unwrap();
         let mut greeting = Vec::new();
         client.write_tls(&mut greeting).unwrap();
@@ -143,7 +210,7 @@ async fn a_greeting_behind_a_question_does_not_lead_elsewhere_either() {
         let _ = stream.shutdown().await;
         answer(&mut stream).await;
     }
-    assert_eq!(*server.heard.lock(), ["nothing", "a greeting"]);
+    assert_eq!(*server.heard.lock(), ["nothing", "nothing", "a greeting"]);
     serving.abort();
 }
 

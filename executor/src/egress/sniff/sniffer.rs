@@ -1,0 +1,155 @@
+//! What a beginning is, as it grows.
+
+use rustls::server::Acceptor;
+
+use super::First;
+use crate::egress::Refusal;
+
+/// How both versions of the PROXY protocol begin: they say for somebody else where a connection comes from, and what is behind them is
+/// nobody's greeting.
+const PROXY_PROTOCOL: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+/// What PostgreSQL's clients ask before they speak TLS, or GSSAPI (its manual, 55.7): the answer is one byte.
+pub(super) const MAY_WE: [&[u8]; 2] = [&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f], &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30]];
+
+/// The first bytes of a TLS record that holds a handshake (RFC 8446, 5.1): its type, and what every version begins with.
+const HANDSHAKE: [u8; 2] = [0x16, 3];
+
+/// Looks at a beginning as it grows, and at each byte once.
+#[derive(Default)]
+pub(super) struct Sniffer {
+    /// How much was looked at.
+    seen: usize,
+    /// Where its first line that is not empty starts.
+    start: Option<usize>,
+    /// Whether the first word of that may be a method, once it is over.
+    method: Option<bool>,
+    /// Whether the line names HTTP.
+    http: bool,
+    greeting: Acceptor,
+}
+
+impl Sniffer {
+    /// `None`: it may still become something.
+    pub(super) fn look(&mut self, buffer: &[u8]) -> Result<Option<First>, Refusal> {
+        if is_greeting(buffer) {
+            return self.greeting(buffer);
+        }
+        let is_question = MAY_WE.iter().map(|question| begins(buffer, question)).max();
+        match is_question.max(Some(misleads(buffer))) {
+            Some(Begins::So) if MAY_WE.contains(&buffer) => Ok(Some(First::Question)),
+            // Nobody says more before the answer is there.
+            Some(Begins::So) => Err(Refusal::Unclear),
+            Some(Begins::Maybe) => Ok(None),
+            Some(Begins::Otherwise) | None => self.request_line(buffer),
+        }
+    }
+
+    fn greeting(&mut self, buffer: &[u8]) -> Result<Option<First>, Refusal> {
+        let mut more = &buffer[self.seen..];
+        self.seen = buffer.len();
+        while !more.is_empty() {
+            self.greeting.read_tls(&mut more).map_err(|_| Refusal::Unclear)?;
+            match self.greeting.accept() {
+                Ok(Some(accepted)) => {
+                    return Ok(Some(First::Tls(accepted.client_hello().server_name().map(str::to_ascii_lowercase))));
+                }
+                Ok(None) => {}
+                Err(_) => return Err(Refusal::Unclear),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the first line is one of HTTP's. Servers skip empty lines ahead of it, read it in any case, and take a carriage return
+    /// for its end or for white space.
+    fn request_line(&mut self, buffer: &[u8]) -> Result<Option<First>, Refusal> {
+        let seen = std::mem::replace(&mut self.seen, buffer.len());
+        let begun = |byte: &u8| !matches!(byte, b'\r' | b'\n');
+        let Some(start) = self.start.or_else(|| Some(seen + buffer[seen..].iter().position(begun)?)) else { return Ok(None) };
+        self.start = Some(start);
+        let mut from = seen.max(start);
+        if self.method.is_none()
+            && let Some(length) = buffer[from..].iter().position(|byte| !is_token(byte))
+        {
+            let end = from + length;
+            self.method = Some(buffer[start].is_ascii_alphabetic() && is_space(&buffer[end]));
+        }
+        // Behind a method they let anything pass in a line.
+        let anything = self.method == Some(true);
+        loop {
+            let stops = |byte: &u8| matches!(byte, b'\r' | b'\n') || !(anything || is_text(byte));
+            let end = buffer[from..].iter().position(stops).map(|length| from + length);
+            let overlap = from.saturating_sub(HTTP.len() - 1).max(start);
+            let mut words = buffer[overlap..end.unwrap_or(buffer.len())].windows(HTTP.len());
+            self.http |= words.any(|word| word.eq_ignore_ascii_case(HTTP));
+            let Some(end) = end else { return Ok(None) };
+            match buffer[end] {
+                b'\r' | b'\n' if self.http => return Ok(Some(First::Http)),
+                b'\r' => from = end + 1,
+                b'\n' if is_request_of_old(&buffer[start..end]) => return Err(Refusal::Unclear),
+                _ => return Ok(Some(First::Other)),
+            }
+        }
+    }
+}
+
+/// Whether it may be the greeting of TLS.
+pub(super) fn is_greeting(buffer: &[u8]) -> bool {
+    begins(buffer, &HANDSHAKE) != Begins::Otherwise
+}
+
+/// How the version of HTTP begins in its request line.
+const HTTP: &[u8] = b"http/";
+
+/// Whether something begins like this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Begins {
+    Otherwise,
+    /// As far as it goes.
+    Maybe,
+    So,
+}
+
+fn begins(buffer: &[u8], with: &[u8]) -> Begins {
+    match buffer.len().min(with.len()) {
+        both if buffer[..both] != with[..both] => Begins::Otherwise,
+        both if both < with.len() => Begins::Maybe,
+        _ => Begins::So,
+    }
+}
+
+/// What hides a greeting behind it from us, and not from every server.
+fn misleads(buffer: &[u8]) -> Begins {
+    let tls = match buffer {
+        // TLS that begins with something else than its greeting.
+        [0x14 | 0x15 | 0x17, 3, ..] => Begins::So,
+        [0x14 | 0x15 | 0x17] => Begins::Maybe,
+        // The greeting of version 2.
+        [0x80..=0xff, _, 1, 3, ..] => Begins::So,
+        [0x80..=0xff] | [0x80..=0xff, _] | [0x80..=0xff, _, 1] => Begins::Maybe,
+        _ => Begins::Otherwise,
+    };
+    PROXY_PROTOCOL.iter().fold(tls, |most, protocol| most.max(begins(buffer, protocol)))
+}
+
+/// Whether this line is a request of HTTP/0.9, behind which some servers read headers all the same.
+fn is_request_of_old(line: &[u8]) -> bool {
+    let mut words = line.split(is_space).filter(|word| !word.is_empty());
+    let (method, target, more) = (words.next(), words.next(), words.next());
+    let leads = |target: &[u8]| target.starts_with(b"/") || target.windows(3).any(|part| part == b"://");
+    method.is_some_and(|method| method.eq_ignore_ascii_case(b"get")) && target.is_some_and(leads) && more.is_none()
+}
+
+const fn is_text(byte: &u8) -> bool {
+    matches!(byte, b'\t' | 0x0b | 0x0c | 0x1c..=0x7e | 0x80..)
+}
+
+/// What a name is made of (RFC 9110, 5.6.2).
+fn is_token(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
+/// What some server takes for white space.
+const fn is_space(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c | 0x1c..=0x1f | 0x85 | 0xa0)
+}
