@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mayfly_executor::wire;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use tokio::time::sleep;
 use url::Url;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -24,6 +26,12 @@ use crate::secrets::Secrets;
 /// Of our own sessions. Functions and operators are PostgreSQL's and nobody else's: a tool may be able to make some of the same names,
 /// and what we call runs with our rights. And nobody who holds a lock keeps one of these sessions for long.
 const SETTINGS: [(&str, &str); 3] = [("search_path", "pg_catalog"), ("lock_timeout", "4s"), ("statement_timeout", "8s")];
+
+/// How often it is tried to let nobody in as a role any more.
+const ROUNDS: usize = 3;
+/// How often, and after what pauses, it is looked whether sessions have ended: 3 seconds in all.
+const LOOKS: usize = 60;
+const A_MOMENT: Duration = Duration::from_millis(50);
 
 /// `kind: postgres`.
 pub(super) struct Postgres {
@@ -83,14 +91,8 @@ impl Postgres {
                 return Ok(());
             }
         }
-        // Nobody comes in any more; then whoever is in goes, and only then the role: a session would go on without it.
         let failed = |error: sqlx::Error| told(&error);
-        run(connection, format!("ALTER ROLE {role} NOLOGIN")).await.map_err(failed)?;
-        let end = "SELECT count(*) FROM (SELECT pg_terminate_backend(pid, 3000::bigint) FROM pg_stat_activity WHERE usename = $1) ended";
-        count(connection, end, name).await?;
-        if count(connection, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", name).await? > 0 {
-            return Err(SourceError("sessions of its role do not end".into()));
-        }
+        shut_out(connection, &role, name).await?;
         // What it made goes with it; it takes a member to say so.
         run(connection, format!("GRANT {role} TO CURRENT_USER")).await.map_err(failed)?;
         run(connection, format!("DROP OWNED BY {role} CASCADE")).await.map_err(failed)?;
@@ -101,34 +103,6 @@ impl Postgres {
             dropped.map_err(failed)?;
         }
         run(connection, format!("DROP ROLE {role}")).await.map_err(failed)
-    }
-
-    fn minted(&self, name: &str, password: &str) -> Result<Minted, SourceError> {
-        let wrong = || SourceError("`url` is no URL".into());
-        let mut url = Url::parse(&self.config.url).map_err(|_| wrong())?;
-        url.set_username(name).and_then(|()| url.set_password(Some(password))).map_err(|()| wrong())?;
-        // Nothing of what the gateway itself connects with, but for how.
-        let sslmode = url.query_pairs().find(|(key, _)| key == "sslmode").map(|(_, mode)| mode.into_owned());
-        url.set_query(None);
-        if let Some(at) = &self.config.advertise {
-            url.set_host(Some(&at.host)).map_err(|_| wrong())?;
-            url.set_port(Some(at.port)).map_err(|()| wrong())?;
-        }
-        if let Some(mode) = sslmode {
-            url.query_pairs_mut().append_pair("sslmode", &mode);
-        }
-        let (host, port) = (url.host_str().unwrap_or("localhost").to_owned(), url.port().unwrap_or(5432).to_string());
-        let database = url.path().trim_start_matches('/').to_owned();
-        let fields = [
-            ("url", Part::secret(String::from(url))),
-            ("password", Part::secret(password)),
-            ("username", Part::public(name)),
-            ("host", Part::public(host)),
-            ("port", Part::public(port)),
-            ("database", Part::public(database)),
-        ];
-        let fields: BTreeMap<_, _> = fields.into_iter().map(|(name, part)| (name.to_owned(), part)).collect();
-        Ok(Minted { fields, main: "url".into() })
     }
 }
 
@@ -152,7 +126,7 @@ impl Source for Postgres {
         let created = self.create(&mut connection, &identifier(&name), &verifier, order.life.as_secs_f64()).await;
         let _ = connection.close().await;
         created.map_err(|error| told(&error))?;
-        self.minted(&name, &password)
+        minted(&self.config, &name, &password)
     }
 
     fn target(&self) -> String {
@@ -167,6 +141,35 @@ impl Source for Postgres {
     }
 }
 
+/// What a tool connects with as this role, as text and in parts.
+fn minted(config: &PostgresConfig, name: &str, password: &str) -> Result<Minted, SourceError> {
+    let wrong = || SourceError("`url` is no URL".into());
+    let mut url = Url::parse(&config.url).map_err(|_| wrong())?;
+    url.set_username(name).and_then(|()| url.set_password(Some(password))).map_err(|()| wrong())?;
+    // Nothing of what the gateway itself connects with, but for how.
+    let sslmode = url.query_pairs().find(|(key, _)| key == "sslmode").map(|(_, mode)| mode.into_owned());
+    url.set_query(None);
+    if let Some(at) = &config.advertise {
+        url.set_host(Some(&at.host)).map_err(|_| wrong())?;
+        url.set_port(Some(at.port)).map_err(|()| wrong())?;
+    }
+    if let Some(mode) = sslmode {
+        url.query_pairs_mut().append_pair("sslmode", &mode);
+    }
+    let (host, port) = (url.host_str().unwrap_or("localhost").to_owned(), url.port().unwrap_or(5432).to_string());
+    let database = url.path().trim_start_matches('/').to_owned();
+    let fields = [
+        ("url", Part::secret(String::from(url))),
+        ("password", Part::secret(password)),
+        ("username", Part::public(name)),
+        ("host", Part::public(host)),
+        ("port", Part::public(port)),
+        ("database", Part::public(database)),
+    ];
+    let fields: BTreeMap<_, _> = fields.into_iter().map(|(name, part)| (name.to_owned(), part)).collect();
+    Ok(Minted { fields, main: "url".into() })
+}
+
 /// Known before the role is made, so that whatever was made is found again.
 fn role(id: Uuid) -> String {
     format!("mayfly_{}", id.simple())
@@ -178,6 +181,34 @@ async fn elsewhere(connection: &mut PgConnection, name: &str) -> Result<Vec<Stri
                JOIN pg_roles r ON r.oid = s.refobjid \
                WHERE s.refclassid = 'pg_authid'::regclass AND r.rolname = $1 AND d.datname <> current_database()";
     sqlx::query_scalar(sql).bind(name).fetch_all(connection).await
+}
+
+/// Nobody is in as this role any more, and nobody comes in. Whoever is in may hold what it takes to say so: the role itself, by changing
+/// its own password and staying. So they are ended first, and, since more may come in between, once more behind it.
+async fn shut_out(connection: &mut PgConnection, role: &str, name: &str) -> Result<(), SourceError> {
+    let mut shut = Err(SourceError("it was not tried".into()));
+    for _ in 0..ROUNDS {
+        end_sessions(connection, name).await?;
+        shut = run(connection, format!("ALTER ROLE {role} NOLOGIN")).await.map_err(|error| told(&error));
+        if shut.is_ok() {
+            break;
+        }
+    }
+    shut?;
+    end_sessions(connection, name).await
+}
+
+async fn end_sessions(connection: &mut PgConnection, name: &str) -> Result<(), SourceError> {
+    // All are told before any is waited for.
+    let end = "SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1) ended";
+    count(connection, end, name).await?;
+    for _ in 0..LOOKS {
+        if count(connection, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", name).await? == 0 {
+            return Ok(());
+        }
+        sleep(A_MOMENT).await;
+    }
+    Err(SourceError("sessions of its role do not end".into()))
 }
 
 async fn count(connection: &mut PgConnection, sql: &'static str, name: &str) -> Result<i64, SourceError> {
@@ -212,6 +243,8 @@ fn literal(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     #[test]
@@ -219,5 +252,22 @@ mod tests {
         assert_eq!(identifier("a\"; DROP ROLE b; --"), "\"a\"\"; DROP ROLE b; --\"");
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(role(Uuid::nil()).len(), 39);
+    }
+
+    #[test]
+    fn tools_are_told_where_they_find_it_and_nothing_of_how_the_gateway_does() {
+        let url = "postgres://mayfly@10.0.0.7:5433/shop?sslmode=verify-full&sslrootcert=/etc/mayfly/ca.pem&application_name=x";
+        let told = |advertise: Option<&str>| {
+            let advertise = advertise.map(|at| at.parse().unwrap());
+            let config = PostgresConfig { url: url.into(), password: None, advertise, member_of: vec![], statements: vec![] };
+            let minted = minted(&config, "mayfly_1", "p").unwrap();
+            assert_eq!(minted.main, "url");
+            ["url", "host", "port", "username", "database"]
+                .map(|field| String::from_utf8(minted.fields[field].value.expose_secret().to_vec()).unwrap())
+        };
+        let here = "postgres://mayfly_1:p@10.0.0.7:5433/shop?sslmode=verify-full";
+        assert_eq!(told(None), [here, "10.0.0.7", "5433", "mayfly_1", "shop"]);
+        let there = "postgres://mayfly_1:p@db.example.com:5432/shop?sslmode=verify-full";
+        assert_eq!(told(Some("db.example.com:5432")), [there, "db.example.com", "5432", "mayfly_1", "shop"]);
     }
 }
