@@ -16,6 +16,7 @@ import sys
 import time
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import DiagnosticField, ExecStatus
 
 MAX_SQL = 16 << 10
@@ -25,11 +26,14 @@ MAX_SECONDS = 30
 DEFAULT_SECONDS = 10
 # With what is around them, rows stay below the tool's output limit of 2 MiB.
 MAX_BYTES = 1 << 20
-# Most rows that are asked for at once; fewer at first, and fewer where those before were large.
+# Most rows that are asked for at once, and fewer at first: the server puts them all together before it sends one.
 BATCH = 64
 CONNECT_SECONDS = 5
-# Deeper ones go as text: readers of JSON have limits of their own.
+# Whom to trust where the URL says `sslmode=verify-full`. Given with `require`, libpq would verify there too.
+ROOTS = "/etc/ssl/certs/ca-certificates.crt"
+# Deeper documents and longer numbers go as text: readers of JSON have limits of their own.
 MAX_DEPTH = 32
+MAX_DIGITS = 300
 
 # `query_canceled` of PostgreSQL's manual, appendix A.
 TIMED_OUT = "57014"
@@ -84,7 +88,7 @@ def encode(raw, kind):
 def document(said):
     """A JSON document as itself, or as text where not every reader would take it."""
     try:
-        value = json.loads(said)
+        value = json.loads(said, parse_int=whole)
         # Refuses numbers that are infinite for most readers.
         json.dumps(value, allow_nan=False)
         if depth(value) <= MAX_DEPTH:
@@ -92,6 +96,12 @@ def document(said):
     except (ValueError, RecursionError):
         pass
     return json.dumps(said)
+
+
+def whole(digits):
+    if len(digits) > MAX_DIGITS:
+        raise ValueError("infinite for most readers")
+    return int(digits)
 
 
 def depth(value):
@@ -108,7 +118,7 @@ class Rows:
     def take(self, row):
         """Whether there was room for it."""
         array = f"[{','.join(row)}]"
-        self.bytes += len(array) + 1
+        self.bytes += len(array.encode()) + 1
         self.truncated = len(self.rows) >= self.limit or self.bytes > MAX_BYTES
         if not self.truncated:
             self.rows.append(array)
@@ -131,27 +141,44 @@ class Session:
         return result
 
     def run(self, statement, *parameters):
-        """Runs one statement within what is left. Set anew each time: what a query calls may change settings."""
+        """Runs one statement within what is left."""
+        self.hurry()
+        return self.send(statement, *parameters)
+
+    def hurry(self):
+        """The next statement has what is left. Set anew each time: what a query calls may change settings."""
         left = max(1, int((self.until - time.monotonic()) * 1000))
         self.send("SELECT pg_catalog.set_config('statement_timeout', $1, true)", str(left))
-        return self.send(statement, *parameters)
 
     def query(self, sql, limit):
         self.run(f"DECLARE answer NO SCROLL CURSOR FOR {sql}")
-        rows, columns, batch = Rows(limit), [], 1
+        portal = self.connection.describe_portal(b"answer")
+        if portal.status != ExecStatus.COMMAND_OK:
+            raise refusal(portal)
+        columns = [Column(portal, i) for i in range(portal.nfields)]
+        described, rows, batch = self.described(columns), Rows(limit), 1
         while not rows.truncated:
             # One more than asked for, to know whether there are more.
             asked = min(batch, limit + 1 - len(rows.rows))
-            result = self.run(f"FETCH FORWARD {asked} FROM answer")
-            columns = columns or [Column(result, i) for i in range(result.nfields)]
-            for row in range(result.ntuples):
-                values = (encode(result.get_value(row, i), column.kind) for i, column in enumerate(columns))
-                if not rows.take(list(values)):
-                    break
-            if result.ntuples < asked:
+            if self.fetch(asked, rows, columns) < asked:
                 break
-            batch = max(1, min(batch * 2, BATCH, MAX_BYTES // 4 // (1 + rows.bytes // max(1, len(rows.rows)))))
-        return rows, self.described(columns)
+            batch = min(batch * 2, BATCH)
+        return rows, described
+
+    def fetch(self, count, rows, columns):
+        """Takes so many rows of the answer, and says how many there were. They come each by itself: large ones are not held together. Those
+        that there is no room for go with the connection."""
+        self.hurry()
+        self.connection.send_query_params(f"FETCH FORWARD {count} FROM answer".encode(), None)
+        self.connection.set_single_row_mode()
+        fetched = 0
+        while not rows.truncated and (result := self.connection.get_result()):
+            if result.status not in (ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_OK):
+                raise refusal(result)
+            for row in range(result.ntuples):
+                rows.take([encode(result.get_value(row, i), column.kind) for i, column in enumerate(columns)])
+                fetched += 1
+        return fetched
 
     def described(self, columns):
         """The columns with the names of their types, as psql shows them."""
@@ -183,10 +210,17 @@ def text(raw):
     return raw.decode("utf-8", "replace").strip()[:1024]
 
 
+def connect(url):
+    verifies = conninfo_to_dict(url).get("sslmode", "").startswith("verify-")
+    options = {"sslrootcert": ROOTS} if verifies else {}
+    options |= {"connect_timeout": CONNECT_SECONDS, "client_encoding": "UTF8", "application_name": "mayfly postgres_query"}
+    return psycopg.connect(url, **options)
+
+
 def answer(raw, url):
     sql, limit, seconds = parse(raw)
     try:
-        connection = psycopg.connect(url, connect_timeout=CONNECT_SECONDS, client_encoding="UTF8", application_name="mayfly postgres_query")
+        connection = connect(url)
     except psycopg.Error as error:
         raise Refused(f"the database cannot be reached: {str(error).strip()[:1024]}") from None
     with contextlib.closing(connection):

@@ -48,7 +48,7 @@ class Values(unittest.TestCase):
 
     def test_what_json_has_not_is_text(self):
         self.assertEqual(main.encode(b'{"a": 12345678901234567890.10, "a": 2}', 114), '{"a": 12345678901234567890.10, "a": 2}')
-        for text, kind in [("NaN", 701), ("-Infinity", 700), ("12345678901234567890.123", 1700), ("1e999", 114), ("[" * 40 + "]" * 40, 114)]:
+        for text, kind in [("NaN", 701), ("-Infinity", 700), ("12345678901234567890.123", 1700), ("1e999", 114), ("[" * 40 + "]" * 40, 114), ("1" * 400, 3802)]:
             self.assertEqual(encoded(text.encode(), kind), text)
         self.assertEqual(encoded(b"\xff\"\n"), "\ufffd\"\n")
 
@@ -66,6 +66,13 @@ class Ceilings(unittest.TestCase):
         while rows.take(large):
             taken += 1
         self.assertEqual((taken, rows.truncated), (3, True))
+
+    def test_bytes_are_not_characters(self):
+        rows = main.Rows(1000)
+        large = [main.encode(("\u6f22" * (main.MAX_BYTES // 16)).join('""').encode(), 114)]
+        while rows.take(large):
+            pass
+        self.assertEqual(len(rows.rows), 5)
 
 
 class Program(unittest.TestCase):

@@ -7,14 +7,16 @@ use mayfly_tests::harness::{Agent, Engine, Mayfly, Setup, edited, root, until};
 use serde_json::{Value, json};
 
 /// Where the tool finds it; the server itself is on a port of this machine.
-const NAME: &str = "postgres.internal:5432";
+const PLACE: &str = "postgres.internal:5432";
 
-fn started(engine: &Engine, server: &Postgres, statements: &[&str]) -> Mayfly {
+const ENCRYPTED: &str = "sslmode=require";
+
+fn started(engine: &Engine, server: &Postgres, sslmode: &str, statements: &[&str]) -> Mayfly {
     let backend = format!("backend: {}", engine.kind.name());
     let source = json!({
         "kind": "postgres",
-        "url": format!("postgres://mayfly@127.0.0.1:{}/shop", server.port),
-        "advertise": NAME,
+        "url": format!("postgres://mayfly@127.0.0.1:{}/shop?{sslmode}", server.port),
+        "advertise": PLACE,
         "password": {"environment": "HARNESS_PASSWORD"},
         "member_of": ["reader"],
         "statements": statements,
@@ -23,7 +25,7 @@ fn started(engine: &Engine, server: &Postgres, statements: &[&str]) -> Mayfly {
         .shipped(engine, "postgres_query", |yaml| edited(&yaml, "backend: docker", &backend))
         .set("/policy/path", json!(root().join("policies/default")))
         .set("/credentials", json!({"postgres_query": source}))
-        .set("/egress", json!({"routes": {NAME: format!("127.0.0.1:{}", server.port)}}))
+        .set("/egress", json!({"routes": {PLACE: format!("127.0.0.1:{}", server.port)}}))
         .env("HARNESS_PASSWORD", PASSWORD)
         .start()
 }
@@ -49,7 +51,7 @@ fn nothing_is_left(server: &Postgres) {
 
 async fn it_reads_as_a_role_of_its_own(engine: &Engine) {
     let server = Postgres::start();
-    let mayfly = started(engine, &server, &["ALTER ROLE {role} SET default_transaction_read_only = on"]);
+    let mayfly = started(engine, &server, ENCRYPTED, &["ALTER ROLE {role} SET default_transaction_read_only = on"]);
     let bot = mayfly.agent("runbook-bot");
     let (result, id) =
         rows(&bot, json!({"sql": "SELECT id, customer, total, current_user AS me FROM orders ORDER BY id", "limit": 2})).await;
@@ -59,7 +61,9 @@ async fn it_reads_as_a_role_of_its_own(engine: &Engine) {
     let role = result["rows"][0][3].as_str().unwrap();
     assert!(role.starts_with("mayfly_"), "{role}");
     let reached = &mayfly.call_line(&id)["contacted"][0];
-    assert_eq!((&reached["destination"], &reached["connections"]), (&json!(NAME), &json!(1)), "{reached}");
+    assert_eq!((&reached["destination"], &reached["connections"]), (&json!(PLACE), &json!(1)), "{reached}");
+    let tls = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert_eq!(rows(&bot, json!({"sql": tls})).await.0["rows"], json!([[true]]));
     assert!(refused(&bot, json!({"sql": "SELECT * FROM salaries"})).await.contains("permission denied"));
     nothing_is_left(&server);
 }
@@ -76,6 +80,18 @@ async fn a_pod_reads_as_a_role_of_its_own() {
     it_reads_as_a_role_of_its_own(&engine).await;
 }
 
+/// The gateway trusts the server's certificate, and the image does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_nobody_vouches_for_is_not_asked() {
+    let Some(engine) = Engine::docker() else { return };
+    let server = Postgres::start();
+    let sslmode = format!("sslmode=verify-ca&sslrootcert={}", server.certificate().display());
+    let mayfly = started(&engine, &server, &sslmode, &[]);
+    let told = refused(&mayfly.agent("runbook-bot"), json!({"sql": "SELECT 1"})).await;
+    assert!(told.contains("certificate verify failed"), "{told}");
+    nothing_is_left(&server);
+}
+
 /// With a role that may do more than it should: what the tool holds by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_and_nothing_is_without_end() {
@@ -85,7 +101,10 @@ async fn nothing_is_written_and_nothing_is_without_end() {
         "CREATE FUNCTION wipe() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'WITH gone AS (DELETE FROM orders RETURNING 1) SELECT count(*) FROM gone'",
     );
     server.ask("GRANT DELETE, UPDATE ON orders TO reader");
-    let mayfly = started(&engine, &server, &[]);
+    let harden = std::fs::read_to_string(root().join("images/postgres_query/harden.sql")).unwrap();
+    server.ask(&format!("\\set gateway mayfly\n{harden}"));
+    assert_eq!(server.ask("SHOW temp_file_limit"), "1GB");
+    let mayfly = started(&engine, &server, ENCRYPTED, &[]);
     let bot = mayfly.agent("runbook-bot");
     for (sql, why) in [
         ("DELETE FROM orders RETURNING id", "syntax error"),
@@ -96,6 +115,9 @@ async fn nothing_is_written_and_nothing_is_without_end() {
         ("SELECT wipe()", "read-only transaction"),
         ("SELECT set_config('transaction_read_only', 'off', true), wipe()", "must be set before any query"),
         ("SELECT pg_read_file('/etc/passwd')", "permission denied"),
+        ("SELECT pg_advisory_lock(7)", "permission denied"),
+        ("SELECT pg_try_advisory_xact_lock_shared(1, 2)", "permission denied"),
+        ("SELECT pg_logical_emit_message(false, 'a', 'b')", "permission denied"),
         ("SELECT 1 FROM nowhere", "does not exist"),
         ("SELECT '\u{d7ff}' FROM nowhere", "does not exist"),
     ] {
@@ -111,6 +133,10 @@ async fn nothing_is_written_and_nothing_is_without_end() {
     // Rows that are too large to be held together are not.
     let (huge, _) = rows(&bot, json!({"sql": "SELECT repeat('x', 8000000) FROM generate_series(1, 20)"})).await;
     assert_eq!((&huge["count"], &huge["truncated"]), (&json!(0), &json!(true)));
+    // However small those before them were.
+    let late = "SELECT repeat('x', CASE WHEN n > 127 THEN 2000000 ELSE 1 END) FROM generate_series(1, 400) n";
+    let (late, _) = rows(&bot, json!({"sql": late, "limit": 400})).await;
+    assert_eq!((&late["count"], &late["truncated"]), (&json!(127), &json!(true)));
     // The published policy caps what this agent gets.
     let many = bot.call("postgres_query", json!({"sql": "SELECT id FROM orders", "limit": 1000})).await;
     assert_eq!((many.status, &many.body["title"]), (502, &json!("Output withheld")), "{many:?}");

@@ -10,9 +10,11 @@ use super::until;
 
 /// The password of everybody that the harness makes.
 pub const PASSWORD: &str = "harness-password";
+const CERTIFICATE: &str = "server.crt";
+const KEY: &str = "server.key";
 
 /// A running server with a database `shop`, a role `reader` that may read `orders` in it, and a role `mayfly` that may make roles like
-/// it. Ended when dropped.
+/// it. Speaks TLS to whoever asks. Ended when dropped.
 pub struct Postgres {
     dir: tempfile::TempDir,
     child: Child,
@@ -44,6 +46,9 @@ impl Postgres {
         let data = dir.path().join("data");
         let secret = dir.path().join("password");
         std::fs::write(&secret, PASSWORD).expect("a file");
+        let identity = rcgen::generate_simple_self_signed(["postgres.internal".to_owned()]).expect("a certificate");
+        std::fs::write(dir.path().join(CERTIFICATE), identity.cert.pem()).expect("a file");
+        std::fs::write(dir.path().join(KEY), identity.signing_key.serialize_pem()).expect("a file");
         hand_over(dir.path());
         let made = command("initdb")
             .args(["--auth=scram-sha-256", "--username=root_admin", "--no-sync", "-D"])
@@ -105,6 +110,11 @@ impl Postgres {
         self.ask("SELECT rolname FROM pg_roles WHERE rolname LIKE 'mayfly\\_%'").lines().map(str::to_owned).collect()
     }
 
+    /// The certificate that it shows, which vouches for itself.
+    pub fn certificate(&self) -> PathBuf {
+        self.dir.path().join(CERTIFICATE)
+    }
+
     /// Everything that it logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).expect("the log")
@@ -136,6 +146,8 @@ fn launch(dir: &std::path::Path, port: u16) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("the log");
     let mut server = command("postgres");
     server.arg("-D").arg(dir.join("data")).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+    server.args(["-c", "ssl=on", "-c"]).arg(format!("ssl_cert_file={}", dir.join(CERTIFICATE).display()));
+    server.arg("-c").arg(format!("ssl_key_file={}", dir.join(KEY).display()));
     server.args(["-c", "log_statement=all", "-c", "fsync=off", "-c"]).arg(format!("unix_socket_directories={}", dir.display()));
     server.stdout(Stdio::null()).stderr(log).spawn().expect("postgres starts")
 }
@@ -169,10 +181,12 @@ fn unprivileged() -> Option<(u32, u32)> {
     Some((ids.next().expect("a uid"), ids.next().expect("a gid")))
 }
 
-/// Gives the folder to whoever the server runs as.
+/// Gives the folder to whoever the server runs as. Nobody else may read its key: it insists on that.
 fn hand_over(dir: &std::path::Path) {
+    let secret = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(dir.join(KEY), secret).expect("chmod");
     let Some((uid, gid)) = unprivileged() else { return };
-    for path in [dir.to_owned(), dir.join("password")] {
+    for path in [dir.to_owned(), dir.join("password"), dir.join(KEY)] {
         std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("chown");
     }
 }
