@@ -130,6 +130,8 @@ async fn gets_nothing(engine: &Engine) {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let heard = outside.heard();
     assert!(heard.contains("HTTP/1.1") && !heard.contains("evil") && !heard.contains("late"), "{heard}");
+    let (_, in_time) = heard.split_once("/in-time").unwrap_or_else(|| panic!("nothing was asked with a credential: {heard}"));
+    assert!(in_time.contains(&format!("Bearer {OWN}")), "{heard}");
     // What it left running is gone with its call, and so is the credential that the wall added.
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(outside.heard(), "", "it outlived its call");

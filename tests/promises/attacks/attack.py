@@ -346,18 +346,24 @@ def flood():
 
 def stay():
     """Somebody who outlives the tool, and says so where it may."""
+    # It can, as long as its call runs: a place that never answers proves nothing later.
+    in_time = ask_with_a_credential(b"/in-time")
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
             for fd in range(3):
                 os.close(fd)
-            host, port = told["injected"].rsplit(":", 1)
             time.sleep(1)
             while True:
-                # With the credential that the wall adds, if it still does.
-                say(host, int(port), b"GET /late HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode())
+                ask_with_a_credential(b"/late")
         os._exit(0)
-    return []
+    return [] if b" 200 " in in_time[:16] else "the wall is down"
+
+
+def ask_with_a_credential(path):
+    """What comes back from where the wall adds one."""
+    host, port = told["injected"].rsplit(":", 1)
+    return say(host, int(port), b"GET %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (path, host.encode()))
 
 
 attempt("processes", processes)
