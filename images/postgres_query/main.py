@@ -31,9 +31,9 @@ BATCH = 64
 CONNECT_SECONDS = 5
 # Whom to trust where the URL says `sslmode=verify-full`. Given with `require`, libpq would verify there too.
 ROOTS = "/etc/ssl/certs/ca-certificates.crt"
-# Deeper documents and longer numbers go as text: readers of JSON have limits of their own.
+# Documents that are deeper, or have larger whole numbers, go as text: readers of JSON have limits of their own.
 MAX_DEPTH = 32
-MAX_DIGITS = 300
+WHOLE = range(-(1 << 63), 1 << 64)
 
 # `query_canceled` of PostgreSQL's manual, appendix A.
 TIMED_OUT = "57014"
@@ -88,9 +88,9 @@ def encode(raw, kind):
 def document(said):
     """A JSON document as itself, or as text where not every reader would take it."""
     try:
-        value = json.loads(said, parse_int=whole)
-        # Refuses numbers that are infinite for most readers.
-        json.dumps(value, allow_nan=False)
+        value = json.loads(said, parse_int=whole, object_pairs_hook=members)
+        # Refuses numbers that are infinite for most readers, and halves of characters.
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
         if depth(value) <= MAX_DEPTH:
             return said
     except (ValueError, RecursionError):
@@ -99,9 +99,17 @@ def document(said):
 
 
 def whole(digits):
-    if len(digits) > MAX_DIGITS:
-        raise ValueError("infinite for most readers")
-    return int(digits)
+    number = int(digits)
+    if number not in WHOLE:
+        raise ValueError("too large for most readers")
+    return number
+
+
+def members(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs) or any("\0" in name for name in found):
+        raise ValueError("a name twice, or one that ends early for some readers")
+    return found
 
 
 def depth(value):

@@ -47,8 +47,11 @@ class Values(unittest.TestCase):
         self.assertEqual(encoded(b'{"a": [1, null]}', 3802), {"a": [1, None]})
 
     def test_what_json_has_not_is_text(self):
-        self.assertEqual(main.encode(b'{"a": 12345678901234567890.10, "a": 2}', 114), '{"a": 12345678901234567890.10, "a": 2}')
-        for text, kind in [("NaN", 701), ("-Infinity", 700), ("12345678901234567890.123", 1700), ("1e999", 114), ("[" * 40 + "]" * 40, 114), ("1" * 400, 3802)]:
+        self.assertEqual(main.encode(b'{"a": 12345678901234567890.10, "b": 2}', 114), '{"a": 12345678901234567890.10, "b": 2}')
+        for text, kind in [
+            ("NaN", 701), ("-Infinity", 700), ("12345678901234567890.123", 1700), ("1e999", 114), ("[" * 40 + "]" * 40, 114), ("1" * 400, 3802),
+            ("18446744073709551616", 3802), ('{"a": 1, "a": 2}', 114), ('{"\\u0000": 1}', 114), ('["\\ud800"]', 114),
+        ]:
             self.assertEqual(encoded(text.encode(), kind), text)
         self.assertEqual(encoded(b"\xff\"\n"), "\ufffd\"\n")
 

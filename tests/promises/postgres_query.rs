@@ -117,6 +117,7 @@ async fn nothing_is_written_and_nothing_is_without_end() {
         ("SELECT pg_read_file('/etc/passwd')", "permission denied"),
         ("SELECT pg_advisory_lock(7)", "permission denied"),
         ("SELECT pg_try_advisory_xact_lock_shared(1, 2)", "permission denied"),
+        ("SELECT lo_create(0)", "permission denied"),
         ("SELECT pg_logical_emit_message(false, 'a', 'b')", "permission denied"),
         ("SELECT 1 FROM nowhere", "does not exist"),
         ("SELECT '\u{d7ff}' FROM nowhere", "does not exist"),

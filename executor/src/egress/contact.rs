@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::spec::Destination;
 
-/// Most destinations that are kept of one call. What is listed is fewer; what is only asked for is the tool's choice.
+/// Most destinations that are kept of one call, but for those that were reached: what is only asked for is the tool's choice.
 const MOST: usize = 64;
 /// Most addresses that are kept of one destination.
 const MOST_ADDRESSES: usize = 16;
@@ -76,8 +76,13 @@ impl Contacts {
         if self.kept.len() < MOST || self.kept.contains_key(destination) {
             self.kept.entry(destination.clone()).or_default().refused += 1;
         } else {
-            self.others = self.others.saturating_add(1);
+            self.refused_somewhere();
         }
+    }
+
+    /// Nobody knows where it was to lead.
+    pub(crate) const fn refused_somewhere(&mut self) {
+        self.others = self.others.saturating_add(1);
     }
 
     pub(crate) const fn others(&self) -> u32 {

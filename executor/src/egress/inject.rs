@@ -57,12 +57,16 @@ pub(super) fn inject<B>(injections: &[Injection], to: &Destination, request: &mu
     if request.method() == Method::TRACE {
         return Err(Refusal::Method);
     }
+    let says_another_method = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
+        .any(|(name, _)| name.eq_ignore_ascii_case(METHOD_PARAMETER));
+    if says_another_method && ours.iter().any(|one| !one.methods.is_empty()) {
+        return Err(Refusal::Method);
+    }
     let path = normal(request.uri().path())?;
     let headers = ours.iter().map(|one| one.header()).collect::<Result<Vec<_>, _>>()?;
     let reserved = |name: &HeaderName| {
-        // Some servers cannot tell `_` from `-`.
-        let name = name.as_str().replace('_', "-");
-        OTHER_SAY.contains(&&*name) || headers.iter().any(|(ours, _)| ours.as_str().replace('_', "-") == name)
+        let name = folded(name.as_str());
+        OTHER_SAY.contains(&&*name) || headers.iter().any(|(ours, _)| folded(ours.as_str()) == name)
     };
     let taken: Vec<_> = request.headers().keys().filter(|name| reserved(name)).cloned().collect();
     for name in taken {
@@ -77,8 +81,28 @@ pub(super) fn inject<B>(injections: &[Injection], to: &Destination, request: &mu
     Ok(())
 }
 
-/// What some servers take for the method or the path of a request, in place of those that were compared.
-const OTHER_SAY: [&str; 5] = ["x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"];
+/// Headers that some servers take for the method or the path of a request, in place of those that were compared.
+const OTHER_SAY: [&str; 12] = [
+    "x-envoy-original-path",
+    "x-forwarded-method",
+    "x-forwarded-prefix",
+    "x-forwarded-uri",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-uri",
+    "x-rewrite-url",
+];
+/// A parameter that some take for the method. One in a body is not seen.
+const METHOD_PARAMETER: &str = "_method";
+
+/// A header's name as programs get it from servers that have one sign for all that is neither letter nor digit.
+fn folded(name: &str) -> String {
+    name.chars().map(|sign| if sign.is_ascii_alphanumeric() { sign } else { '-' }).collect()
+}
 
 fn with_path(uri: &Uri, path: &str) -> Result<Uri, Refusal> {
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -154,13 +178,14 @@ mod tests {
         assert_eq!(sent(&one, "other.example.com:443", "GET", "/repos/a").unwrap().1.as_deref(), Some("mine"));
         assert_eq!(sent(&one, "api.example.com:443", "TRACE", "/repos/a"), Err(Refusal::Method));
         assert_eq!(sent(&one, "api.example.com:443", "GET", "/repos//a"), Err(Refusal::Path));
+        assert_eq!(sent(&one, "api.example.com:443", "POST", "/x?a=b&%5fmethod=GET"), Err(Refusal::Method));
     }
 
     #[test]
     fn what_servers_take_for_the_same_header_is_taken_away_too() {
         let key = Injection { header: "x-api-key".into(), ..injection(&["GET"], &[]) };
         let mut request = Request::builder().method("POST").uri("/");
-        for name in ["X_Api_Key", "x-api_key", "X_HTTP_Method_Override", "X-Original-URL", "accept_this"] {
+        for name in ["X_Api_Key", "x-api_key", "X.HTTP_Method-Override", "X-Original-URL", "accept_this"] {
             request = request.header(name, "mine");
         }
         let mut request = request.body(()).unwrap();

@@ -32,9 +32,14 @@ impl Metered {
         Self { stream, wall, meter, unended: false, _place: place }
     }
 
-    /// Waits until it has something to say, or has ended.
-    pub(super) async fn readable(&self) -> io::Result<()> {
-        self.stream.readable().await
+    /// Waits until it says something, or ends.
+    pub(super) async fn speaks(&self) -> io::Result<()> {
+        self.stream.peek(&mut [0]).await.map(|_| ())
+    }
+
+    /// Whether anything was said to its destination, on this connection or another one.
+    pub(super) fn has_sent(&self) -> bool {
+        self.meter.sent.load(Ordering::Relaxed) > 0
     }
 
     /// From here on its end is to come, until it has `ended`. Dropped before that, it is reset: what was cut must not look like an end to

@@ -40,18 +40,20 @@ pub(super) fn relay(
     Box::pin(async move {
         far.unended();
         let (mut said, mut asked) = (Vec::new(), false);
-        let mut first = tokio::select! {
-            biased;
-            first = sniff::first(&mut near, &mut said) => first?,
-            // It speaks first. Whatever its client says then is no greeting, and no request.
-            readable = far.readable() => readable.map(|()| First::Text).map_err(|_| Refusal::Unreachable)?,
-        };
-        while first == First::Question {
+        let first = loop {
+            let first = tokio::select! {
+                biased;
+                first = sniff::first(&mut near, &mut said) => first?,
+                // It speaks first. Whatever its client says then is no greeting, and no request.
+                speaks = far.speaks() => speaks.map(|()| First::Text).map_err(|_| Refusal::Unreachable)?,
+            };
+            if first != First::Question {
+                break first;
+            }
             ask(&mut near, &mut far, &said).await.map_err(|_| Refusal::Unreachable)?;
             asked = true;
             said.clear();
-            first = sniff::first(&mut near, &mut said).await?;
-        }
+        };
         match first {
             First::Http if asked => return Err(Refusal::Unclear),
             First::Http => {
@@ -67,7 +69,8 @@ pub(super) fn relay(
         }
         match tunnel::relay(Begun::new(said, near), &mut far, &gone).await {
             Ok(()) => far.ended(),
-            Err(_) => sleep(LEAVING).await,
+            Err(_) if far.has_sent() => sleep(LEAVING).await,
+            Err(_) => {}
         }
         Ok(())
     })

@@ -40,7 +40,7 @@ pub(crate) async fn serve(carrier: Carrier, wall: Arc<Wall>, ends: &Ends) {
 }
 
 async fn one(opening: Opening, stream: Io, wall: Arc<Wall>, gone: CancellationToken) {
-    if !wall.opens() {
+    if !wall.opens(&opening) {
         return;
     }
     match opening {

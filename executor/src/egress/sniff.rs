@@ -46,8 +46,7 @@ pub(super) async fn first(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Ve
         // Whoever has said nothing yet may wait for the other side. Whoever has begun may wait for an answer.
         let patience = if buffer.is_empty() { Duration::MAX } else { PATIENCE };
         match timeout(patience, stream.read_buf(buffer)).await {
-            // What ends before it is clear is no request that anybody would answer.
-            Ok(Ok(0) | Err(_)) => return Ok(First::Other),
+            Ok(Ok(0) | Err(_)) => return sniffer.ended(buffer.clone()).map(|()| First::Other),
             Ok(Ok(_)) => {}
             Err(_) if sniffer::is_greeting(buffer) => return Err(Refusal::Unclear),
             Err(_) => return Ok(First::Text),
@@ -68,29 +67,35 @@ impl<S> Watched<S> {
         Self { stream, line: Some((said, Sniffer::default())) }
     }
 
-    fn heard(&mut self, more: &[u8]) -> io::Result<()> {
-        let Some((line, sniffer)) = &mut self.line else { return Ok(()) };
-        line.extend_from_slice(more);
-        let over = line.len() > MOST;
-        match sniffer.look(line) {
-            Ok(None) if !over => return Ok(()),
-            Ok(Some(First::Other)) => {}
-            _ => return Err(io::Error::other(Refusal::Unclear)),
+    fn heard(&mut self, more: &[u8]) -> Result<(), Refusal> {
+        let Some((mut line, mut sniffer)) = self.line.take() else { return Ok(()) };
+        if more.is_empty() {
+            return sniffer.ended(line);
         }
-        self.line = None;
-        Ok(())
+        line.extend_from_slice(more);
+        match sniffer.look(&line)? {
+            Some(First::Other) => Ok(()),
+            None if line.len() <= MOST => {
+                self.line = Some((line, sniffer));
+                Ok(())
+            }
+            _ => Err(Refusal::Unclear),
+        }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let heard = self.heard(&buffer.filled()[before..]);
         if heard.is_err() {
             buffer.set_filled(before);
         }
-        Poll::Ready(heard)
+        Poll::Ready(heard.map_err(io::Error::other))
     }
 }
 

@@ -21,7 +21,7 @@ use super::lookup::Lookups;
 use super::metered::{Metered, Stream};
 use super::{Limits, Refusal, Target};
 use crate::spec::{Destination, Reach, loopbacks};
-use crate::tunnel::CONNECTIONS;
+use crate::tunnel::{CONNECTIONS, Opening};
 use crate::wire::{Faces, MAX_SPANS, Span};
 
 /// Where the proxy of every sandbox listens. Away from the addresses that programs use among themselves.
@@ -87,7 +87,8 @@ impl Wall {
         self.contacts.lock().all()
     }
 
-    /// How often destinations were refused or failed that are not among the contacts: a tool may ask for as many names as it likes.
+    /// How often something was refused or failed that is not among the contacts: a tool may ask for as many names as it likes, and for
+    /// connections that are to lead nowhere yet.
     pub fn others_refused(&self) -> u32 {
         self.contacts.lock().others()
     }
@@ -144,9 +145,15 @@ impl Wall {
         self.injections.iter().any(|one| one.to == *destination)
     }
 
-    /// Whether its tool may open one more.
-    pub(super) fn opens(&self) -> bool {
-        self.openings.fetch_add(1, Ordering::Relaxed) < self.terms.limits.connections
+    /// Whether its tool may open one more. It is noted where not.
+    pub(super) fn opens(&self, opening: &Opening) -> bool {
+        let opens = self.openings.fetch_add(1, Ordering::Relaxed) < self.terms.limits.connections;
+        match opening {
+            _ if opens => {}
+            Opening::Direct(to) => self.contacts.lock().refused(to),
+            Opening::Proxy => self.contacts.lock().refused_somewhere(),
+        }
+        opens
     }
 
     /// Whether this may be connected to.

@@ -130,33 +130,38 @@ impl Connection {
 
     /// A client of the cluster, and nothing that goes on behind it.
     pub(super) async fn client(&self) -> Result<Client, ClusterError> {
-        let config = self.config().await?;
-        if config.proxy_url.is_some() {
-            // Going past it is not what whoever set it wants.
-            let why = "there is a proxy to go by (`proxy-url` of the kubeconfig, or HTTPS_PROXY), and this client speaks to none";
-            return Err(ClusterError::Unreachable(why.to_owned()));
-        }
-        Ok(client(&config)?)
+        Ok(client(&self.config().await?)?)
     }
 
     async fn config(&self) -> Result<Config, ClusterError> {
-        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let unreadable = |error: &dyn std::error::Error| ClusterError::Unreachable(chain(error));
-        if let Some(file) = &self.kubeconfig {
-            let read = Kubeconfig::read_from(file).map_err(|error| unreadable(&error))?;
-            return Config::from_custom_kubeconfig(read, &options).await.map_err(|error| unreadable(&error));
+        let read = match &self.kubeconfig {
+            Some(file) => Kubeconfig::read_from(file).map_err(|error| unreadable(&error))?,
+            None => match Config::incluster() {
+                Ok(config) => return Ok(config),
+                Err(outside) => Kubeconfig::read().map_err(|error| {
+                    let (none, outside) = (chain(&error), chain(&outside));
+                    ClusterError::Unreachable(format!("no kubeconfig ({none}), and not in a cluster ({outside})"))
+                })?,
+            },
+        };
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        if proxy(&read, self.context.as_ref()).is_some() {
+            // Going past it is not what whoever set it wants. A proxy in the environment is for other things.
+            let why =
+                "the kubeconfig has a `proxy-url`, and Mayfly speaks to no proxy; give it a way of its own to the API server";
+            return Err(ClusterError::Unreachable(why.to_owned()));
         }
-        match Config::incluster() {
-            Ok(config) => Ok(config),
-            Err(outside) => Config::from_kubeconfig(&options).await.map_err(|error| {
-                ClusterError::Unreachable(format!(
-                    "no kubeconfig ({}), and not in a cluster ({})",
-                    chain(&error),
-                    chain(&outside)
-                ))
-            }),
-        }
+        Config::from_custom_kubeconfig(read, &options).await.map_err(|error| unreadable(&error))
     }
+}
+
+/// What the cluster of a context, or of the current one, is to be reached by.
+fn proxy<'a>(kubeconfig: &'a Kubeconfig, context: Option<&String>) -> Option<&'a String> {
+    let name = context.or(kubeconfig.current_context.as_ref())?;
+    let context = kubeconfig.contexts.iter().find(|context| context.name == *name)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?;
+    cluster.cluster.as_ref()?.proxy_url.as_ref()
 }
 
 impl Cluster {

@@ -18,8 +18,6 @@ use crate::wire;
 
 /// How long to rest when the kernel has no descriptor for a connection.
 const REST: Duration = Duration::from_millis(50);
-/// How long what came for the tool has to reach it once its connection is broken.
-const LEAVING: Duration = Duration::from_millis(200);
 
 /// Listens where the tool is to connect.
 pub(super) struct Faces(Vec<(TcpListener, Opening)>);
@@ -130,8 +128,6 @@ async fn one(mut near: TcpStream, opening: Opening, opener: Opener) {
         Err(error) => Err(error),
     };
     if carried.is_err() {
-        // A reset takes along what has not left yet.
-        sleep(LEAVING).await;
         let _ = near.set_zero_linger();
     }
 }

@@ -25,10 +25,11 @@ use crate::secrets::Secrets;
 
 /// Of our own sessions. Functions and operators are PostgreSQL's and nobody else's: a tool may be able to make some of the same names,
 /// and what we call runs with our rights. And nobody who holds a lock keeps one of these sessions for long.
-const SETTINGS: [(&str, &str); 3] = [("search_path", "pg_catalog"), ("lock_timeout", "4s"), ("statement_timeout", "8s")];
+const SETTINGS: [(&str, &str); 3] = [("search_path", "pg_catalog"), ("lock_timeout", LOCK_TIMEOUT), ("statement_timeout", "8s")];
+const LOCK_TIMEOUT: &str = "4s";
 
-/// How often it is tried to let nobody in as a role any more.
-const ROUNDS: usize = 3;
+/// How often it is tried again to let nobody in as a role any more.
+const TRIES: usize = 6;
 /// How often, and after what pauses, it is looked whether sessions have ended: 3 seconds in all.
 const LOOKS: usize = 60;
 const A_MOMENT: Duration = Duration::from_millis(50);
@@ -95,12 +96,12 @@ impl Postgres {
         shut_out(connection, &role, name).await?;
         // What it made goes with it; it takes a member to say so.
         run(connection, format!("GRANT {role} TO CURRENT_USER")).await.map_err(failed)?;
-        run(connection, format!("DROP OWNED BY {role} CASCADE")).await.map_err(failed)?;
+        drop_owned(connection, &role, name).await?;
         for database in elsewhere(connection, name).await.map_err(failed)? {
             let mut other = self.options()?.database(&database).connect().await.map_err(failed)?;
-            let dropped = run(&mut other, format!("DROP OWNED BY {role} CASCADE")).await;
+            let dropped = drop_owned(&mut other, &role, name).await;
             let _ = other.close().await;
-            dropped.map_err(failed)?;
+            dropped?;
         }
         run(connection, format!("DROP ROLE {role}")).await.map_err(failed)
     }
@@ -183,32 +184,42 @@ async fn elsewhere(connection: &mut PgConnection, name: &str) -> Result<Vec<Stri
     sqlx::query_scalar(sql).bind(name).fetch_all(connection).await
 }
 
-/// Nobody is in as this role any more, and nobody comes in. Whoever is in may hold what it takes to say so: the role itself, by changing
-/// its own password and staying. So they are ended first, and, since more may come in between, once more behind it.
+/// Nobody comes in as this role any more, and nobody is in. Whoever is in may hold what it takes to say the former: the role's own row, by
+/// changing its password and staying. So they are told to end first, and whoever came in between once more behind it.
 async fn shut_out(connection: &mut PgConnection, role: &str, name: &str) -> Result<(), SourceError> {
-    let mut shut = Err(SourceError("it was not tried".into()));
-    for _ in 0..ROUNDS {
+    let failed = |error: sqlx::Error| told(&error);
+    run(connection, "SET lock_timeout = '300ms'".into()).await.map_err(failed)?;
+    let mut tries = 0;
+    loop {
         end_sessions(connection, name).await?;
-        shut = run(connection, format!("ALTER ROLE {role} NOLOGIN")).await.map_err(|error| told(&error));
-        if shut.is_ok() {
-            break;
+        match run(connection, format!("ALTER ROLE {role} NOLOGIN")).await {
+            Ok(()) => break,
+            Err(_) if tries < TRIES => tries += 1,
+            Err(error) => return Err(told(&error)),
         }
     }
-    shut?;
-    end_sessions(connection, name).await
-}
-
-async fn end_sessions(connection: &mut PgConnection, name: &str) -> Result<(), SourceError> {
-    // All are told before any is waited for.
-    let end = "SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1) ended";
-    count(connection, end, name).await?;
+    run(connection, format!("SET lock_timeout = '{LOCK_TIMEOUT}'")).await.map_err(failed)?;
     for _ in 0..LOOKS {
-        if count(connection, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", name).await? == 0 {
+        if end_sessions(connection, name).await? == 0 {
             return Ok(());
         }
         sleep(A_MOMENT).await;
     }
     Err(SourceError("sessions of its role do not end".into()))
+}
+
+/// Tells all of them to end, and says how many there are.
+async fn end_sessions(connection: &mut PgConnection, name: &str) -> Result<i64, SourceError> {
+    count(connection, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1", name).await
+}
+
+/// What the role made in the connection's database goes with it. Large objects go a few at a time: each takes a lock to drop, of which the
+/// server has some thousands for everybody, and everybody may make any number of them.
+async fn drop_owned(connection: &mut PgConnection, role: &str, name: &str) -> Result<(), SourceError> {
+    let some = "SELECT count(lo_unlink(oid)) FROM (SELECT m.oid FROM pg_largeobject_metadata m JOIN pg_roles r ON r.oid = m.lomowner \
+                WHERE r.rolname = $1 LIMIT 500) some";
+    while count(connection, some, name).await? > 0 {}
+    run(connection, format!("DROP OWNED BY {role} CASCADE")).await.map_err(|error| told(&error))
 }
 
 async fn count(connection: &mut PgConnection, sql: &'static str, name: &str) -> Result<i64, SourceError> {

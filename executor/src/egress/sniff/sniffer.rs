@@ -21,8 +21,8 @@ pub(super) struct Sniffer {
     seen: usize,
     /// Where its first line that is not empty starts.
     start: Option<usize>,
-    /// Whether the first word of that may be a method, once it is over.
-    method: Option<bool>,
+    /// Whether its first word is over, and may be a method.
+    method: bool,
     /// Whether the line names HTTP.
     http: bool,
     greeting: Acceptor,
@@ -60,22 +60,24 @@ impl Sniffer {
         Ok(None)
     }
 
-    /// Whether the first line is one of HTTP's. Servers skip empty lines ahead of it, read it in any case, and take a carriage return
-    /// for its end or for white space.
+    /// Whether the first line is one of HTTP's. Servers skip empty lines and white space ahead of it, read it in any case, and take a
+    /// carriage return for its end or for white space.
     fn request_line(&mut self, buffer: &[u8]) -> Result<Option<First>, Refusal> {
         let seen = std::mem::replace(&mut self.seen, buffer.len());
-        let begun = |byte: &u8| !matches!(byte, b'\r' | b'\n');
+        let begun = |byte: &u8| !matches!(byte, b'\n') && !is_space(byte);
         let Some(start) = self.start.or_else(|| Some(seen + buffer[seen..].iter().position(begun)?)) else { return Ok(None) };
         self.start = Some(start);
         let mut from = seen.max(start);
-        if self.method.is_none()
-            && let Some(length) = buffer[from..].iter().position(|byte| !is_token(byte))
-        {
+        if !self.method {
+            let Some(length) = buffer[from..].iter().position(|byte| !is_token(byte)) else { return Ok(None) };
             let end = from + length;
-            self.method = Some(buffer[start].is_ascii_alphabetic() && is_space(&buffer[end]));
+            if end == start || !(is_space(&buffer[end]) || buffer[end] == b'\n') {
+                return Ok(Some(First::Other));
+            }
+            self.method = true;
         }
-        // Behind a method they let anything pass in a line.
-        let anything = self.method == Some(true);
+        // Behind a word they let anything pass in a line. What is no word to them and has no text behind it is binary.
+        let anything = buffer[start].is_ascii_alphabetic();
         loop {
             let stops = |byte: &u8| matches!(byte, b'\r' | b'\n') || !(anything || is_text(byte));
             let end = buffer[from..].iter().position(stops).map(|length| from + length);
@@ -89,6 +91,17 @@ impl Sniffer {
                 b'\n' if is_request_of_old(&buffer[start..end]) => return Err(Refusal::Unclear),
                 _ => return Ok(Some(First::Other)),
             }
+        }
+    }
+
+    /// Its end has come: whether it is harmless as it is. Some servers read a line that does not end.
+    pub(super) fn ended(mut self, mut buffer: Vec<u8>) -> Result<(), Refusal> {
+        buffer.push(b'\n');
+        match self.look(&buffer)? {
+            Some(First::Other) => Ok(()),
+            // A word and nothing behind it, or nothing at all.
+            None if !is_greeting(&buffer) => Ok(()),
+            _ => Err(Refusal::Unclear),
         }
     }
 }
@@ -118,26 +131,39 @@ fn begins(buffer: &[u8], with: &[u8]) -> Begins {
     }
 }
 
+/// What some servers read past, and find a greeting behind it that we did not see: the first and the last that each byte may be.
+const AHEAD_OF_A_GREETING: [&[(u8, u8)]; 3] = [
+    // A record that changes nothing, and one that warns (RFC 8446, 5.1 and 6).
+    &[(0x14, 0x14), (3, 3), (0, 4), (0, 0), (1, 1)],
+    &[(0x15, 0x15), (3, 3), (0, 4), (0, 0), (2, 2)],
+    // The greeting of version 2 (RFC 5246, E.2).
+    &[(0x80, 0xff), (0, 0xff), (1, 1), (3, 3), (0, 3)],
+];
+
 /// What hides a greeting behind it from us, and not from every server.
 fn misleads(buffer: &[u8]) -> Begins {
-    let tls = match buffer {
-        // TLS that begins with something else than its greeting.
-        [0x14 | 0x15 | 0x17, 3, ..] => Begins::So,
-        [0x14 | 0x15 | 0x17] => Begins::Maybe,
-        // The greeting of version 2.
-        [0x80..=0xff, _, 1, 3, ..] => Begins::So,
-        [0x80..=0xff] | [0x80..=0xff, _] | [0x80..=0xff, _, 1] => Begins::Maybe,
-        _ => Begins::Otherwise,
+    let fits = |pattern: &&[(u8, u8)]| {
+        let fits = buffer.iter().zip(*pattern).all(|(byte, (first, last))| (first..=last).contains(&byte));
+        match fits {
+            true if buffer.len() >= pattern.len() => Begins::So,
+            true => Begins::Maybe,
+            false => Begins::Otherwise,
+        }
     };
+    let tls = AHEAD_OF_A_GREETING.iter().map(fits).max().unwrap_or(Begins::Otherwise);
     PROXY_PROTOCOL.iter().fold(tls, |most, protocol| most.max(begins(buffer, protocol)))
 }
 
-/// Whether this line is a request of HTTP/0.9, behind which some servers read headers all the same.
+/// Whether this line is a request of HTTP/0.9, behind which some servers read headers all the same. They take a target that begins with
+/// no slash, too, and one with white space in it.
 fn is_request_of_old(line: &[u8]) -> bool {
     let mut words = line.split(is_space).filter(|word| !word.is_empty());
-    let (method, target, more) = (words.next(), words.next(), words.next());
-    let leads = |target: &[u8]| target.starts_with(b"/") || target.windows(3).any(|part| part == b"://");
-    method.is_some_and(|method| method.eq_ignore_ascii_case(b"get")) && target.is_some_and(leads) && more.is_none()
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    match method {
+        b"GET" => !target.is_empty(),
+        b"HEAD" | b"POST" => target.starts_with(b"/") || target.windows(3).any(|part| part == b"://"),
+        _ => false,
+    }
 }
 
 const fn is_text(byte: &u8) -> bool {

@@ -46,7 +46,12 @@ fn a_request_line_is_told_from_other_text() {
     for other in [
         "EHLO example.com\r\n",
         "SET a b\r\n",
-        "GET key\r\n",
+        "get /users/42\r\n",
+        "OPTIONS rtsp://example.com/ RTSP/1.0\r\n",
+        "{\"message\": \"GET / HTTP/1.1\"}\n",
+        "<134>1 - GET / HTTP/1.1\n",
+        "\x0bMSH|^~\\&|",
+        "SSH-2.0-OpenSSH_9.2\r\n",
         "\0\0\0\x08\x04\x42\x16/",
         "\0\0\0\x10",
         "*1\r\n$4\r\nPING\r\n",
@@ -65,7 +70,16 @@ fn a_request_line_is_told_from_other_text() {
 async fn what_never_becomes_clear_is_refused() {
     let endless = vec![b'a'; MOST + 2];
     assert_eq!(first(&mut &endless[..], &mut Vec::new()).await, Err(Refusal::Unclear));
-    assert_eq!(first(&mut &b"GET / HT"[..], &mut Vec::new()).await, Ok(First::Other));
+    for (said, becomes) in [
+        (&b""[..], Ok(First::Other)),
+        (b"ping", Ok(First::Other)),
+        (b"EHLO me", Ok(First::Other)),
+        (b"GET / HT", Err(Refusal::Unclear)),
+        (b"GET http://other.example.com/ HTTP/1.1", Err(Refusal::Unclear)),
+        (b"\x16\x03\x01", Err(Refusal::Unclear)),
+    ] {
+        assert_eq!(first(&mut &said[..], &mut Vec::new()).await, becomes, "{said:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,15 +112,16 @@ fn what_some_servers_would_read_past_does_not_hide_a_request() {
 }
 
 /// Beginnings that hide what is behind them from us, and not from every server.
-const MISLEADING: [&[u8]; 8] = [
+const MISLEADING: [&[u8]; 9] = [
     b"\x15\x03\x01\0\x02\x01\0\x16\x03\x01",
     b"\x80\x2e\x01\x03\x01",
-    b"\x14\x03\x03",
+    b"\x14\x03\x03\0\x01\x01\x16\x03\x01",
     b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
     b"\r\n\r\n\0\r\nQUIT\n!",
     b"\0\0\0\x08\x04\xd2\x16\x2f\x16\x03\x01",
     b"GET /x\r\nHost: other.example.com\r\n\r\n",
-    b"\r\nget http://other.example.com/\n",
+    b"GET x\nHost: other.example.com\n\n",
+    b"\r\nPOST http://other.example.com/ x\n",
 ];
 
 #[test]
@@ -137,7 +152,7 @@ async fn a_pause_hides_nothing() {
                     drop(near);
                     let mut read = Vec::new();
                     assert!(Watched::new(before, far).read_to_end(&mut read).await.is_err(), "{said:?} cut at {cut}");
-                    assert_eq!(read, b"", "{said:?} cut at {cut}");
+                    assert!(read.len() < said.len() - cut, "{said:?} cut at {cut}: {read:?}");
                 }
                 // It is clear, or refused.
                 told => {

@@ -145,6 +145,10 @@ async fn connections_that_lead_nowhere_are_bounded() {
     }
     assert_eq!(tool.says(Some(ECHO), "\0ping").await, "pong");
     assert_eq!(tool.says(Some(ECHO), "\0ping").await, "", "a fourth");
+    assert_eq!(tool.says(None, "GET").await, "", "a fifth");
+    let contacts = tool.wall.contacts();
+    let echo = contacts.iter().find(|contact| contact.destination.to_string() == ECHO).unwrap();
+    assert_eq!((echo.connections, echo.refused, tool.wall.others_refused()), (1, 1, 1));
 }
 
 #[tokio::test]
@@ -212,6 +216,16 @@ async fn a_greeting_behind_a_question_does_not_lead_elsewhere_either() {
     }
     assert_eq!(*server.heard.lock(), ["nothing", "nothing", "a greeting"]);
     serving.abort();
+}
+
+#[tokio::test]
+async fn what_a_server_says_to_a_question_comes_through() {
+    // One that cannot fork says so, in more than a byte.
+    let server = Server::plain("Ecould not fork").await;
+    let tool = Tool::new(&[ECHO], &[(ECHO, &server)], vec![]).await;
+    let mut stream = tool.direct(ECHO).await;
+    stream.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).await.unwrap();
+    assert_eq!(answer(&mut stream).await, "Ecould not fork");
 }
 
 /// An address at which nobody answers: whoever waits there already is all that there is room for.
