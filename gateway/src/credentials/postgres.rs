@@ -217,7 +217,7 @@ async fn end_sessions(connection: &mut PgConnection, name: &str) -> Result<i64, 
 /// server has some thousands for everybody, and everybody may make any number of them.
 async fn drop_owned(connection: &mut PgConnection, role: &str, name: &str) -> Result<(), SourceError> {
     let some = "SELECT count(lo_unlink(oid)) FROM (SELECT m.oid FROM pg_largeobject_metadata m JOIN pg_roles r ON r.oid = m.lomowner \
-                WHERE r.rolname = $1 LIMIT 500) some";
+                WHERE r.rolname = $1 LIMIT 500) found";
     while count(connection, some, name).await? > 0 {}
     run(connection, format!("DROP OWNED BY {role} CASCADE")).await.map_err(|error| told(&error))
 }

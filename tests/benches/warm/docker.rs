@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mayfly_tests::bench::{Aim, Figure, Quantiles};
 use mayfly_tests::harness::{Agent, Engine, Setup};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{BASE, ECHO, room, steps};
 
@@ -15,17 +15,25 @@ const POOL: u32 = 8;
 const MINUTE: Duration = Duration::from_secs(60);
 const RUN: &str = "docker run --rm --network none";
 
+/// A secret of the vault.
+pub(crate) const SECRET: &str = "bench";
+/// A tool that is given it, as a variable.
+pub(crate) const GIVEN: &str = "credentials: [{source: bench, deliver: env, variable: TOKEN}]";
+
+/// The source that gives it.
+pub(crate) fn secret() -> Value {
+    json!({"bench": {"kind": "static", "secret": SECRET}})
+}
+
 /// The figures, and the warm calls' latency.
 pub(crate) async fn compare(engine: &Engine) -> (Vec<Figure>, Quantiles) {
     let pool = format!("timeout: 20s\n  warm: {POOL}");
-    // The second is given a secret of the vault as a variable.
-    let given = format!("{pool}\ncredentials: [{{source: bench, deliver: env, variable: TOKEN}}]");
     let mayfly = Setup::new()
         .container(engine, "bench_warm", ECHO, &pool)
-        .container(engine, "bench_given", ECHO, &given)
-        .set("/credentials", json!({"bench": {"kind": "static", "secret": "bench"}}))
+        .container(engine, "bench_given", ECHO, &format!("{pool}\n{GIVEN}"))
+        .set("/credentials", secret())
         .start();
-    mayfly.set_secret("bench", "a secret of the benchmark");
+    mayfly.set_secret(SECRET, "a secret of the benchmark");
     let ann = mayfly.agent("ann");
     // In turns, so that all meet the same machine.
     let (mut warm, mut with_secret, mut bare, mut traces) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

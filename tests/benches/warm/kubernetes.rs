@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mayfly_tests::bench::{Aim, Figure, Quantiles, publish};
 use mayfly_tests::harness::{Engine, Setup};
 
-use crate::docker::call;
+use crate::docker::{GIVEN, SECRET, call, secret};
 use crate::jobs::Jobs;
 use crate::{ECHO, room, steps};
 
@@ -17,16 +17,23 @@ const MINUTE: Duration = Duration::from_secs(60);
 const JOB: &str = "Job, create to Complete";
 
 pub(crate) async fn compare(engine: &Engine, docker: &Engine, docker_warm: Quantiles) {
+    // So many requests have to fit the node.
+    let pool = "timeout: 20s\n  cpu: '0.25'\n  warm: 4\n  kubernetes: {cpu_request: '0.1'}";
     let mayfly = Setup::new()
         .container(engine, "bench_cold", ECHO, "timeout: 20s\n  cpu: '0.25'")
-        .container(engine, "bench_warm", ECHO, "timeout: 20s\n  cpu: '0.25'\n  warm: 4")
+        .container(engine, "bench_warm", ECHO, pool)
+        .container(engine, "bench_given", ECHO, &format!("{pool}\n{GIVEN}"))
+        .set("/credentials", secret())
         .start();
+    mayfly.set_secret(SECRET, "a secret of the benchmark");
     let ann = mayfly.agent("ann");
     let jobs = Jobs::new(engine, docker).await;
-    let (mut cold, mut warm, mut bare, mut traces) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut cold, mut warm, mut given, mut bare, mut traces) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS + 2 {
         mayfly.until_pools_are_full(MINUTE);
         let (warm_took, id) = call(&ann, "bench_warm").await;
+        mayfly.until_pools_are_full(MINUTE);
+        let (given_took, _) = call(&ann, "bench_given").await;
         mayfly.until_pools_are_full(MINUTE);
         let (cold_took, _) = call(&ann, "bench_cold").await;
         mayfly.until_pools_are_full(MINUTE);
@@ -34,17 +41,20 @@ pub(crate) async fn compare(engine: &Engine, docker: &Engine, docker_warm: Quant
         if round >= 2 {
             cold.push(cold_took);
             warm.push(warm_took);
+            given.push(given_took);
             bare.push(theirs);
             traces.push(id);
         }
     }
     steps::print("Kubernetes, warm", &ann, &traces).await;
-    let (cold, warm, bare) = (Quantiles::micros(cold), Quantiles::micros(warm), Quantiles::micros(bare));
+    let (cold, bare) = (Quantiles::micros(cold), Quantiles::micros(bare));
+    let (warm, given) = (Quantiles::micros(warm), Quantiles::micros(given));
     drop(mayfly);
     publish(&[
         Figure::new("Kubernetes call, cold", "us", cold, (JOB, bare), Aim::RatioAtMost(0.4)),
         Figure::new("Kubernetes call, warm", "us", warm, (JOB, bare), Aim::RatioAtMost(1.0 / 300.0)),
         Figure::new("Kubernetes call, warm", "us", warm, ("Docker call, warm", docker_warm), Aim::RatioAtMost(1.5)),
+        Figure::new("Kubernetes call, warm, with a secret", "us", given, ("Kubernetes call, warm", warm), Aim::RatioAtMost(1.2)),
     ]);
     publish(&[burst(engine, &jobs).await]);
     publish(&room::per_warm_sandbox(engine).await);
