@@ -15,6 +15,9 @@ WHERE pronamespace = 'pg_catalog'::regnamespace
   AND proname ~ '^pg_(try_)?advisory_|^pg_logical_emit_message$|^lo_(creat|create|from_bytea|import|put|truncate|truncate64)$|^lowrite$'
 \gexec
 
+-- The default before PostgreSQL 15.
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+
 GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO :"gateway";
 
 SELECT format('ALTER DATABASE %I SET temp_file_limit = %L', current_database(), '1GB')

@@ -11,9 +11,9 @@ use futures_util::StreamExt;
 use mayfly_tests::harness::{Agent, Engine, Mayfly, Setup, cli};
 use serde_json::{Value, json};
 
-/// Says what it was given, backwards so that nobody takes it out, and stays as long as it is told.
+/// Says what it was given, backwards so that nobody takes it out, and stays for a while.
 const DOCKERFILE: &str = r#"FROM debian:bookworm-slim
-ENTRYPOINT ["sh", "-c", "printf '%s' \"$TOKEN\" | rev >&2; echo >&2; if [ -e /tmp/token ]; then rev /tmp/token >&2; echo >&2; fi; sleep 6; echo \"{\\\"said\\\": \\\"$TOKEN\\\"}\""]
+ENTRYPOINT ["sh", "-c", "printf '%s' \"$TOKEN\" | rev >&2; echo >&2; if [ -e /tmp/token ]; then rev /tmp/token >&2; echo >&2; fi; sleep 10; echo \"{\\\"said\\\": \\\"$TOKEN\\\"}\""]
 "#;
 
 /// A gateway with the source `scoped`, whose tool `tell` gets it as a variable, and as a file too.

@@ -57,9 +57,7 @@ pub(super) fn inject<B>(injections: &[Injection], to: &Destination, request: &mu
     if request.method() == Method::TRACE {
         return Err(Refusal::Method);
     }
-    let says_another_method = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
-        .any(|(name, _)| name.eq_ignore_ascii_case(METHOD_PARAMETER));
-    if says_another_method && ours.iter().any(|one| !one.methods.is_empty()) {
+    if says_another_method(request.uri().query().unwrap_or_default()) && ours.iter().any(|one| !one.methods.is_empty()) {
         return Err(Refusal::Method);
     }
     let path = normal(request.uri().path())?;
@@ -96,8 +94,18 @@ const OTHER_SAY: [&str; 12] = [
     "x-rewrite-uri",
     "x-rewrite-url",
 ];
-/// A parameter that some take for the method. One in a body is not seen.
-const METHOD_PARAMETER: &str = "_method";
+/// `_method`, folded: a parameter that some take for the method. One in a body is not seen.
+const METHOD_PARAMETER: &str = "-method";
+
+/// Whether a query has that parameter, as any server may read it: behind `;` too, and with every sign that is neither letter nor digit
+/// taken for `_`, up to a NUL.
+fn says_another_method(query: &str) -> bool {
+    let mut pairs = query.split(['&', ';']).flat_map(|pair| form_urlencoded::parse(pair.as_bytes()));
+    pairs.any(|(name, _)| {
+        let name = name.split('\0').next().unwrap_or_default().trim_start();
+        folded(name).eq_ignore_ascii_case(METHOD_PARAMETER)
+    })
+}
 
 /// A header's name as programs get it from servers that have one sign for all that is neither letter nor digit.
 fn folded(name: &str) -> String {
@@ -178,7 +186,10 @@ mod tests {
         assert_eq!(sent(&one, "other.example.com:443", "GET", "/repos/a").unwrap().1.as_deref(), Some("mine"));
         assert_eq!(sent(&one, "api.example.com:443", "TRACE", "/repos/a"), Err(Refusal::Method));
         assert_eq!(sent(&one, "api.example.com:443", "GET", "/repos//a"), Err(Refusal::Path));
-        assert_eq!(sent(&one, "api.example.com:443", "POST", "/x?a=b&%5fmethod=GET"), Err(Refusal::Method));
+        for query in ["a=b&%5fmethod=GET", "a=b;_METHOD=GET", ".method=GET", "%20_method%00x=GET"] {
+            assert_eq!(sent(&one, "api.example.com:443", "POST", &format!("/x?{query}")), Err(Refusal::Method), "{query}");
+        }
+        assert!(sent(&one, "api.example.com:443", "POST", "/x?method=GET").is_ok());
     }
 
     #[test]

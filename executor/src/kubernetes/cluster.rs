@@ -161,7 +161,7 @@ fn proxy<'a>(kubeconfig: &'a Kubeconfig, context: Option<&String>) -> Option<&'a
     let name = context.or(kubeconfig.current_context.as_ref())?;
     let context = kubeconfig.contexts.iter().find(|context| context.name == *name)?.context.as_ref()?;
     let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?;
-    cluster.cluster.as_ref()?.proxy_url.as_ref()
+    cluster.cluster.as_ref()?.proxy_url.as_ref().filter(|url| !url.is_empty())
 }
 
 impl Cluster {

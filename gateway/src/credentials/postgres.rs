@@ -213,11 +213,11 @@ async fn end_sessions(connection: &mut PgConnection, name: &str) -> Result<i64, 
     count(connection, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1", name).await
 }
 
-/// What the role made in the connection's database goes with it. Large objects go a few at a time: each takes a lock to drop, of which the
-/// server has some thousands for everybody, and everybody may make any number of them.
+/// What the role made in the connection's database goes with it. Large objects go a few at a time: everybody may make any number of them,
+/// each takes a lock to drop, of which the server has some thousands for everybody, and time. What has gone stays so if it takes too long.
 async fn drop_owned(connection: &mut PgConnection, role: &str, name: &str) -> Result<(), SourceError> {
     let some = "SELECT count(lo_unlink(oid)) FROM (SELECT m.oid FROM pg_largeobject_metadata m JOIN pg_roles r ON r.oid = m.lomowner \
-                WHERE r.rolname = $1 LIMIT 500) found";
+                WHERE r.rolname = $1 LIMIT 50) found";
     while count(connection, some, name).await? > 0 {}
     run(connection, format!("DROP OWNED BY {role} CASCADE")).await.map_err(|error| told(&error))
 }

@@ -1,5 +1,8 @@
 //! A role of a real PostgreSQL for each call.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
 use mayfly_tests::harness::postgres::{PASSWORD, Postgres};
 use mayfly_tests::harness::until;
 
@@ -70,17 +73,22 @@ async fn a_role_lives_as_long_as_its_call_and_nobody_can_read_its_password() {
     let inspected = engine.run("docker", &["inspect", container.trim()], "");
 
     // Whoever is still in when the call ends goes too, and whoever comes back again and again.
+    let over = AtomicBool::new(false);
     let lingering = std::thread::scope(|scope| {
         let ask = &ask;
         let lingering = [&lock, &hold].map(|sql| scope.spawn(move || ask(sql)));
-        scope.spawn(|| {
-            while !server.roles().is_empty() {
-                let _ = ask("SELECT pg_sleep(9)");
-            }
-        });
+        let (begun, over) = (Instant::now(), &over);
+        for _ in 0..4 {
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(90) {
+                    let _ = ask("SELECT pg_sleep(9)");
+                }
+            });
+        }
         let sleeping = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{user}' AND wait_event = 'PgSleep'");
-        until("they are in", Duration::from_secs(30), || server.ask(&sleeping) == "3");
+        until("they are in", Duration::from_secs(30), || server.ask(&sleeping) == "6");
         until("the call ends", Duration::from_secs(60), || server.roles().is_empty());
+        over.store(true, Ordering::Relaxed);
         lingering.map(|thread| thread.join().unwrap())
     });
     assert!(lingering.iter().all(Result::is_err));

@@ -31,8 +31,10 @@ pub(super) struct Sniffer {
 impl Sniffer {
     /// `None`: it may still become something.
     pub(super) fn look(&mut self, buffer: &[u8]) -> Result<Option<First>, Refusal> {
-        if is_greeting(buffer) {
-            return self.greeting(buffer);
+        match begins(buffer, &HANDSHAKE) {
+            Begins::So => return self.greeting(buffer),
+            Begins::Maybe => return Ok(None),
+            Begins::Otherwise => {}
         }
         let is_question = MAY_WE.iter().map(|question| begins(buffer, question)).max();
         match is_question.max(Some(misleads(buffer))) {
@@ -99,7 +101,7 @@ impl Sniffer {
         buffer.push(b'\n');
         match self.look(&buffer)? {
             Some(First::Other) => Ok(()),
-            // A word and nothing behind it, or nothing at all.
+            // Nothing but white space, or the beginning of something that it is not.
             None if !is_greeting(&buffer) => Ok(()),
             _ => Err(Refusal::Unclear),
         }
@@ -131,14 +133,18 @@ fn begins(buffer: &[u8], with: &[u8]) -> Begins {
     }
 }
 
-/// What some servers read past, and find a greeting behind it that we did not see: the first and the last that each byte may be.
-const AHEAD_OF_A_GREETING: [&[(u8, u8)]; 3] = [
-    // A record that changes nothing, and one that warns (RFC 8446, 5.1 and 6).
-    &[(0x14, 0x14), (3, 3), (0, 4), (0, 0), (1, 1)],
-    &[(0x15, 0x15), (3, 3), (0, 4), (0, 0), (2, 2)],
+/// What some servers read past, or read, and find a greeting that we did not see: the first and the last that each byte may be.
+const AHEAD_OF_A_GREETING: [&[(u8, u8)]; 5] = [
+    // A record that changes nothing, and one that warns, of whatever version (RFC 8446, 5.1 and 6).
+    &[(0x14, 0x14), (3, 3), ANY, (0, 0), (1, 1), (1, 1)],
+    &[(0x15, 0x15), (0, 0x0f), ANY, (0, 0), (2, 2), (1, 1)],
+    // A greeting in a record of a version that there is not.
+    &[(0x16, 0x16), (0, 2), ANY, ANY, ANY, (1, 1)],
+    &[(0x16, 0x16), (4, 0x0f), ANY, ANY, ANY, (1, 1)],
     // The greeting of version 2 (RFC 5246, E.2).
-    &[(0x80, 0xff), (0, 0xff), (1, 1), (3, 3), (0, 3)],
+    &[(0x80, 0xff), ANY, (1, 1), (3, 3), (0, 3)],
 ];
+const ANY: (u8, u8) = (0, 0xff);
 
 /// What hides a greeting behind it from us, and not from every server.
 fn misleads(buffer: &[u8]) -> Begins {
@@ -154,16 +160,14 @@ fn misleads(buffer: &[u8]) -> Begins {
     PROXY_PROTOCOL.iter().fold(tls, |most, protocol| most.max(begins(buffer, protocol)))
 }
 
-/// Whether this line is a request of HTTP/0.9, behind which some servers read headers all the same. They take a target that begins with
-/// no slash, too, and one with white space in it.
+/// Whether this line is a request of HTTP/0.9, behind which some servers read headers all the same. With `GET` they take a target that
+/// begins with no slash, and one with white space in it. (Redis has a `GET key` that its clients do not send.)
 fn is_request_of_old(line: &[u8]) -> bool {
     let mut words = line.split(is_space).filter(|word| !word.is_empty());
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    match method {
-        b"GET" => !target.is_empty(),
-        b"HEAD" | b"POST" => target.starts_with(b"/") || target.windows(3).any(|part| part == b"://"),
-        _ => false,
-    }
+    let (method, target, more) = (words.next().unwrap_or_default(), words.next().unwrap_or_default(), words.next());
+    let leads = target.starts_with(b"/") || target.windows(3).any(|part| part == b"://");
+    let of_old = leads && more.is_none() && method.iter().all(u8::is_ascii_uppercase);
+    of_old || (method == b"GET" && !target.is_empty())
 }
 
 const fn is_text(byte: &u8) -> bool {

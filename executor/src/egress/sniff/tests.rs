@@ -47,6 +47,7 @@ fn a_request_line_is_told_from_other_text() {
         "EHLO example.com\r\n",
         "SET a b\r\n",
         "get /users/42\r\n",
+        "\x16GET / HTTP/1.1\r\n",
         "OPTIONS rtsp://example.com/ RTSP/1.0\r\n",
         "{\"message\": \"GET / HTTP/1.1\"}\n",
         "<134>1 - GET / HTTP/1.1\n",
@@ -57,7 +58,7 @@ fn a_request_line_is_told_from_other_text() {
         "*1\r\n$4\r\nPING\r\n",
         // LDAP asks whether it may speak TLS; a packet of MySQL's that is 0x116 bytes long.
         "0\x1d\x02\x01\x01w\x18",
-        "\x16\x01\0\x01",
+        "\x16\x01\0\x01\u{5}\u{26}",
     ] {
         assert_eq!(look_at(other.as_bytes()), Ok(Some(First::Other)), "{other:?}");
     }
@@ -112,7 +113,7 @@ fn what_some_servers_would_read_past_does_not_hide_a_request() {
 }
 
 /// Beginnings that hide what is behind them from us, and not from every server.
-const MISLEADING: [&[u8]; 9] = [
+const MISLEADING: [&[u8]; 13] = [
     b"\x15\x03\x01\0\x02\x01\0\x16\x03\x01",
     b"\x80\x2e\x01\x03\x01",
     b"\x14\x03\x03\0\x01\x01\x16\x03\x01",
@@ -121,7 +122,11 @@ const MISLEADING: [&[u8]; 9] = [
     b"\0\0\0\x08\x04\xd2\x16\x2f\x16\x03\x01",
     b"GET /x\r\nHost: other.example.com\r\n\r\n",
     b"GET x\nHost: other.example.com\n\n",
-    b"\r\nPOST http://other.example.com/ x\n",
+    b"\r\nPOST http://other.example.com/\n",
+    b"PUT /admin\r\nHost: other.example.com\r\n\r\n",
+    b"GET http://other.example.com/ x\n",
+    b"\x15\x02\x01\0\x02\x01\0\x16\x03\x01",
+    b"\x16\x02\x01\x02\0\x01\0\x01\xfc\x03\x03",
 ];
 
 #[test]
