@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::connections::Connections;
 pub use self::conversation::MAX_LINES;
-use self::conversation::{Conversation, out_of_order};
+use self::conversation::{Clocks, Conversation, out_of_order};
 use crate::Host;
 use crate::egress::Ends;
 use crate::error::RunError;
@@ -40,15 +40,7 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// How long what a tool said last on its connections has to get where it goes, once its report is here.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The clocks of one session.
-#[derive(Debug, Clone, Copy)]
-struct Clocks {
-    ping: Duration,
-    silence: Duration,
-    cancel_grace: Duration,
-    linger: Duration,
-}
-
+/// The clocks, outside tests.
 const CLOCKS: Clocks = Clocks { ping: PING, silence: SILENCE, cancel_grace: CANCEL_GRACE, linger: LINGER };
 
 /// A stream whose executor has said hello, and that has carried nothing else.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
+pub(super) use self::sniffer::First;
 use self::sniffer::Sniffer;
 use super::{List, Refusal};
 use crate::spec::Destination;
@@ -18,21 +19,6 @@ use crate::spec::Destination;
 const MOST: usize = 64 << 10;
 /// How long the rest of a greeting or of a line is waited for.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// What a client begins with.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum First {
-    /// TLS, with the name it asks for.
-    Tls(Option<String>),
-    /// A request line of HTTP/1.
-    Http,
-    /// Whether it may speak TLS, as PostgreSQL's clients ask. A greeting may follow the answer.
-    Question,
-    /// Text whose first line does not end. It may go on as a request line, and is to be watched for that.
-    Text,
-    /// Neither, or nothing at all.
-    Other,
-}
-
 /// Reads into `buffer` until it is clear what it is.
 pub(super) async fn first(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Result<First, Refusal> {
     let mut sniffer = Sniffer::default();

@@ -1,11 +1,12 @@
 //! What an executor says between its invocation and its report, each frame in its order and within its bounds.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::Clocks;
 use crate::error::RunError;
 use crate::frame::{FrameError, FrameReader, Outbox};
 use crate::spec::ByteSize;
@@ -15,6 +16,15 @@ use crate::{Event, Host};
 
 /// Most progress and log lines that are passed on from one call; the rest is in the report's tail.
 pub const MAX_LINES: usize = 10_000;
+
+/// The clocks of one session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clocks {
+    pub(super) ping: Duration,
+    pub(super) silence: Duration,
+    pub(super) cancel_grace: Duration,
+    pub(super) linger: Duration,
+}
 
 /// What has been said since the invocation.
 pub(super) struct Conversation<'a> {

@@ -2,8 +2,22 @@
 
 use rustls::server::Acceptor;
 
-use super::First;
 use crate::egress::Refusal;
+
+/// What a client begins with.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::egress) enum First {
+    /// TLS, with the name it asks for.
+    Tls(Option<String>),
+    /// A request line of HTTP/1.
+    Http,
+    /// Whether it may speak TLS, as PostgreSQL's clients ask. A greeting may follow the answer.
+    Question,
+    /// Text whose first line does not end. It may go on as a request line, and is to be watched for that.
+    Text,
+    /// Neither, or nothing at all.
+    Other,
+}
 
 /// How both versions of the PROXY protocol begin: they say for somebody else where a connection comes from, and what is behind them is
 /// nobody's greeting.
