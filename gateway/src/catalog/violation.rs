@@ -63,6 +63,10 @@ pub(super) fn detail(error: &ValidationError<'_>) -> String {
         Kind::AnyOf { .. } | Kind::OneOfNotValid { .. } => "must have one of the forms in the schema".to_owned(),
         Kind::OneOfMultipleValid { .. } => "must have exactly one of the forms in the schema, and has several".to_owned(),
         Kind::Not { .. } => "must not have a form that the schema rules out".to_owned(),
+        // Where no member is described, the error does not say which one there is.
+        Kind::FalseSchema if error.schema_path().as_str().ends_with("/additionalProperties") => {
+            "must have no members: the input schema describes none".to_owned()
+        }
         Kind::FalseSchema => "is not accepted here".to_owned(),
         Kind::Contains => "must have an element that the schema asks for".to_owned(),
         other => format!("does not fit the schema's `{}`", other.keyword()),

@@ -53,6 +53,14 @@ fn what_would_slip_through_a_comparison_is_refused() {
 }
 
 #[test]
+fn a_tool_without_arguments_says_so() {
+    let schema = jsonschema::validator_for(&json!({"type": "object", "additionalProperties": false})).unwrap();
+    let given = json!({"x": 1});
+    let told: Vec<_> = schema.iter_errors(&given).flat_map(|error| violations(&error)).collect();
+    assert_eq!((told.len(), told[0].detail.as_str()), (1, "must have no members: the input schema describes none"));
+}
+
+#[test]
 fn violations_point_and_never_repeat_a_value() {
     let given = json!({"namespace": "SECRET".repeat(20), "name": "SECRET", "desired_replicas": "SECRET", "x/y": "SECRET", "options": {"z": "SECRET"}});
     let found = refused(given);
