@@ -151,13 +151,18 @@ fn minted(config: &PostgresConfig, name: &str, password: &str) -> Result<Minted,
     let sslmode = url.query_pairs().find(|(key, _)| key == "sslmode").map(|(_, mode)| mode.into_owned());
     url.set_query(None);
     if let Some(at) = &config.advertise {
-        url.set_host(Some(&at.host)).map_err(|_| wrong())?;
+        match at.address() {
+            Some(address) => url.set_ip_host(address).map_err(|()| wrong())?,
+            None => url.set_host(Some(&at.host)).map_err(|_| wrong())?,
+        }
         url.set_port(Some(at.port)).map_err(|()| wrong())?;
     }
     if let Some(mode) = sslmode {
         url.query_pairs_mut().append_pair("sslmode", &mode);
     }
-    let (host, port) = (url.host_str().unwrap_or("localhost").to_owned(), url.port().unwrap_or(5432).to_string());
+    // An address of IPv6 has brackets in a URL, and nowhere else.
+    let host = url.host_str().unwrap_or("localhost").trim_matches(['[', ']']).to_owned();
+    let port = url.port().unwrap_or(5432).to_string();
     let database = url.path().trim_start_matches('/').to_owned();
     let fields = [
         ("url", Part::secret(String::from(url))),
@@ -280,5 +285,7 @@ mod tests {
         assert_eq!(told(None), [here, "10.0.0.7", "5433", "mayfly_1", "shop"]);
         let there = "postgres://mayfly_1:p@db.example.com:5432/shop?sslmode=verify-full";
         assert_eq!(told(Some("db.example.com:5432")), [there, "db.example.com", "5432", "mayfly_1", "shop"]);
+        let v6 = "postgres://mayfly_1:p@[2001:db8::7]:5432/shop?sslmode=verify-full";
+        assert_eq!(told(Some("[2001:db8::7]:5432")), [v6, "2001:db8::7", "5432", "mayfly_1", "shop"]);
     }
 }

@@ -50,13 +50,12 @@ impl Sniffer {
             Begins::Maybe => return Ok(None),
             Begins::Otherwise => {}
         }
-        let is_question = MAY_WE.iter().map(|question| begins(buffer, question)).max();
-        match is_question.max(Some(misleads(buffer))) {
-            Some(Begins::So) if MAY_WE.contains(&buffer) => Ok(Some(First::Question)),
+        match any_begins(&MAY_WE, buffer).max(misleads(buffer)) {
+            Begins::So if MAY_WE.contains(&buffer) => Ok(Some(First::Question)),
             // Nobody says more before the answer is there.
-            Some(Begins::So) => Err(Refusal::Unclear),
-            Some(Begins::Maybe) => Ok(None),
-            Some(Begins::Otherwise) | None => self.request_line(buffer),
+            Begins::So => Err(Refusal::Unclear),
+            Begins::Maybe => Ok(None),
+            Begins::Otherwise => self.request_line(buffer),
         }
     }
 
@@ -80,7 +79,7 @@ impl Sniffer {
     /// carriage return for its end or for white space.
     fn request_line(&mut self, buffer: &[u8]) -> Result<Option<First>, Refusal> {
         let seen = std::mem::replace(&mut self.seen, buffer.len());
-        let begun = |byte: &u8| !matches!(byte, b'\n') && !is_space(byte);
+        let begun = |byte: &u8| *byte != b'\n' && !is_space(byte);
         let Some(start) = self.start.or_else(|| Some(seen + buffer[seen..].iter().position(begun)?)) else { return Ok(None) };
         self.start = Some(start);
         let mut from = seen.max(start);
@@ -147,6 +146,10 @@ fn begins(buffer: &[u8], with: &[u8]) -> Begins {
     }
 }
 
+fn any_begins(with: &[&[u8]], buffer: &[u8]) -> Begins {
+    with.iter().map(|with| begins(buffer, with)).fold(Begins::Otherwise, Ord::max)
+}
+
 /// What some servers read past, or read, and find a greeting that we did not see: the first and the last that each byte may be.
 const AHEAD_OF_A_GREETING: [&[(u8, u8)]; 5] = [
     // A record that changes nothing, and one that warns, of whatever version (RFC 8446, 5.1 and 6).
@@ -170,8 +173,7 @@ fn misleads(buffer: &[u8]) -> Begins {
             false => Begins::Otherwise,
         }
     };
-    let tls = AHEAD_OF_A_GREETING.iter().map(fits).max().unwrap_or(Begins::Otherwise);
-    PROXY_PROTOCOL.iter().fold(tls, |most, protocol| most.max(begins(buffer, protocol)))
+    AHEAD_OF_A_GREETING.iter().map(fits).fold(any_begins(&PROXY_PROTOCOL, buffer), Ord::max)
 }
 
 /// Whether this line is a request of HTTP/0.9, behind which some servers read headers all the same. With `GET` they take a target that

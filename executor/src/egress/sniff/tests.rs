@@ -105,9 +105,14 @@ async fn a_line_that_pauses_is_watched_to_its_end() {
 
 #[test]
 fn what_some_servers_would_read_past_does_not_hide_a_request() {
-    for http in
-        ["GET /\x01 HTTP/1.1\r\n", "GET /\x7f\0 http/1.0\n", "X\x0b/ HTTP/1.1\r", "GET / \rHTTP/1.1\r\n", "GET\r/ HTTP/1.1\n"]
-    {
+    for http in [
+        "GET /\x01 HTTP/1.1\r\n",
+        "GET /\x7f\0 http/1.0\n",
+        "X\x0b/ HTTP/1.1\r",
+        "GET / \rHTTP/1.1\r\n",
+        "GET\r/ HTTP/1.1\n",
+        "\x1cGET /?\0 HTTP/1.1\r\n",
+    ] {
         assert_eq!(look_at(http.as_bytes()), Ok(Some(First::Http)), "{http:?}");
     }
 }
